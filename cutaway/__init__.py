@@ -1,0 +1,1 @@
+"""Train neural networks, open them up, and break them."""
