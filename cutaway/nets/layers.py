@@ -1,0 +1,161 @@
+"""Activations and poolings by name, and the layers torch lacks."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cutaway.errors import ArgumentError, nearest
+
+
+class ScaledTanh(nn.Module):
+    """The squashing function 1.7159 · tanh(2a/3), which maps ±1 to ±1.
+
+    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, Appendix A.
+
+    >>> round(ScaledTanh()(torch.ones(1)).item(), 3)
+    1.0
+    """
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return 1.7159 * torch.tanh(x * (2 / 3))
+
+
+class Subsample(nn.Module):
+    """Average pooling with one trainable coefficient and one trainable bias per channel.
+
+    Args:
+        channels: C of the input `(N, C, H, W)`.
+        size: side of the pooled square and the stride.
+
+    Source: LeCun et al., "Gradient-based learning applied to document recognition", 1998, section II.B, layers S2 and S4.
+
+    >>> Subsample(6)(torch.zeros(1, 6, 28, 28)).shape
+    torch.Size([1, 6, 14, 14])
+    """
+
+    def __init__(self, channels: int, size: int = 2) -> None:
+        super().__init__()
+        self.size = size
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c p q"]:
+        return F.avg_pool2d(x, self.size) * self.weight + self.bias
+
+
+class TableConv2d(nn.Module):
+    """Convolution in which every output channel sees only the input channels its row of a table names.
+
+    Only the kernels in use are parameters: `weight` is `(P, K, K)` for P connected pairs of channels.
+
+    Args:
+        table: for every output channel the input channels it is connected to.
+        channels: number of input channels.
+        kernel: side K of the square kernels.
+        stride, padding: as in `torch.nn.Conv2d`.
+        bias: whether every output channel has a bias.
+
+    Raises:
+        ArgumentError: when the table names a channel that does not exist, or one twice for the same output.
+
+    Source: LeCun et al., "Gradient-based learning applied to document recognition", 1998, Table I.
+
+    >>> layer = TableConv2d([(0, 1), (1, 2), (2, 0)], channels=3, kernel=5)
+    >>> layer(torch.zeros(2, 3, 8, 8)).shape, layer.weight.shape
+    (torch.Size([2, 3, 4, 4]), torch.Size([6, 5, 5]))
+    """
+
+    index: Tensor
+
+    def __init__(
+        self,
+        table: Sequence[Sequence[int]],
+        channels: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        for row, inputs in enumerate(table):
+            if len(set(inputs)) != len(inputs) or not set(inputs) <= set(range(channels)):
+                raise ArgumentError(
+                    f"row {row} of the table is {tuple(inputs)}; expected distinct channels below {channels}"
+                )
+        self.table = tuple(tuple(inputs) for inputs in table)
+        self.channels, self.kernel, self.stride, self.padding = channels, kernel, stride, padding
+        pairs = [(out, channel) for out, inputs in enumerate(self.table) for channel in inputs]
+        index = torch.zeros(len(self.table), channels, dtype=torch.long)  # (O, C): 0 is "not connected"
+        for place, (out, channel) in enumerate(pairs):
+            index[out, channel] = place + 1
+        self.register_buffer("index", index.flatten(), persistent=False)  # (O·C,)
+        self.weight = nn.Parameter(torch.empty(len(pairs), kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(len(self.table))) if bias else None
+        start = 0
+        for inputs in self.table:  # every output channel has its own number of inputs, hence its own bound
+            bound = 1 / math.sqrt(len(inputs) * kernel**2)
+            nn.init.uniform_(self.weight.data[start : start + len(inputs)], -bound, bound)
+            start += len(inputs)
+
+    def dense(self) -> Float[Tensor, "o c k k"]:
+        """The weight of the equal full convolution, zero where nothing is connected."""
+        padded = F.pad(self.weight, (0, 0, 0, 0, 1, 0))  # (P + 1, K, K), the first kernel is zero
+        return padded.index_select(0, self.index).reshape(-1, self.channels, self.kernel, self.kernel)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
+        return F.conv2d(x, self.dense(), self.bias, self.stride, self.padding)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, {len(self.table)}, kernel={self.kernel}, kernels={len(self.weight)}"
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "identity": nn.Identity,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "scaled_tanh": ScaledTanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+}
+
+POOLINGS: dict[str, Callable[[int, int], nn.Module]] = {  # (channels, side) -> module
+    "average": lambda channels, size: nn.AvgPool2d(size),
+    "max": lambda channels, size: nn.MaxPool2d(size),
+    "subsample": Subsample,
+}
+
+
+def activation(name: str) -> nn.Module:
+    """Make an activation by name, see `ACTIVATIONS`.
+
+    Raises:
+        LookupFailure: for an unknown name.
+
+    >>> activation("relu")
+    ReLU()
+    """
+    if name not in ACTIVATIONS:
+        raise nearest(name, ACTIVATIONS, "activation")
+    return ACTIVATIONS[name]()
+
+
+def pooling(name: str, channels: int, size: int = 2) -> nn.Module:
+    """Make a pooling of non-overlapping squares by name, see `POOLINGS`.
+
+    Raises:
+        LookupFailure: for an unknown name.
+
+    >>> pooling("max", channels=6)(torch.zeros(1, 6, 28, 28)).shape
+    torch.Size([1, 6, 14, 14])
+    """
+    if name not in POOLINGS:
+        raise nearest(name, POOLINGS, "pooling")
+    return POOLINGS[name](channels, size)
