@@ -1,0 +1,198 @@
+"""Capture: from a module or function to its computation graph, by `torch.export`."""
+
+import contextlib
+import copy
+import functools
+import inspect
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from cutaway.errors import ArgumentError, CaptureError
+from cutaway.graph.convert import convert
+from cutaway.graph.graph import Graph
+
+_cache: "weakref.WeakKeyDictionary[Any, dict[Any, Graph]]" = weakref.WeakKeyDictionary()
+
+
+class FunctionModule(nn.Module):
+    """A function as a module; modules it closes over become submodules, so that their parameters have names."""
+
+    def __init__(self, function: Callable) -> None:
+        super().__init__()
+        self.function = function
+        for name, value in _closed_over(function):
+            if isinstance(value, nn.Module) and value is not function:
+                self.add_module(name, value)
+        self.__signature__ = inspect.signature(function)
+
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
+        """Call the function."""
+        return self.function(*inputs, **keywords)
+
+
+def _closed_over(function: Callable) -> Iterator[tuple[str, Any]]:
+    """The objects a function reads besides its arguments, with names."""
+    if isinstance(function, functools.partial):
+        for position, value in enumerate(function.args):
+            yield f"argument{position}", value
+        yield from function.keywords.items()
+        yield from _closed_over(function.func)
+        return
+    if (owner := getattr(function, "__self__", None)) is not None:
+        yield "self", owner
+    plain = inspect.unwrap(getattr(function, "__func__", function))
+    code = getattr(plain, "__code__", None)
+    if code is None:
+        yield from (getattr(function, "__dict__", None) or {}).items()
+        return
+    for name, cell in zip(code.co_freevars, plain.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a cell that is still empty
+            yield name, cell.cell_contents
+    for name in code.co_names:
+        if name in plain.__globals__:
+            yield name, plain.__globals__[name]
+
+
+def capture(
+    model: nn.Module | Callable, *inputs: Any, train: bool | None = False, dynamic: bool = True, **keywords: Any
+) -> Graph:
+    """Capture the computation graph of a module or function.
+
+    Args:
+        model: any `nn.Module`, or a function of tensors (the modules it closes over are found by themselves).
+        inputs, keywords: example arguments: tensors, or nested lists, tuples and dicts of them.
+        train: capture in evaluation mode (False), training mode (True) or each module's own mode (None). The model's modes
+            are as before afterwards.
+        dynamic: leave the batch size (dimension 0 of the inputs) free where the model allows it.
+
+    Raises:
+        CaptureError: the model cannot be captured; the message names the source line and the reason.
+
+    The same module with the same kinds of input is captured once; the graph reads parameters live from the module.
+
+    >>> import torch, cutaway as ct
+    >>> graph = ct.capture(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()), torch.randn(2, 4))
+    >>> graph["1"]
+    <1: relu (N, 3)>
+    """
+    if not isinstance(model, nn.Module) and not callable(model):
+        raise ArgumentError(f"capture takes an nn.Module or a function, but got {type(model).__name__}: {model!r}")
+    if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves((inputs, keywords))):
+        raise ArgumentError("capture needs example inputs: pass at least one tensor, shaped like the model's input")
+    module = model if isinstance(model, nn.Module) else FunctionModule(model)
+    key = _key(module, inputs, keywords, train, dynamic)
+    entries = _entries(model)
+    if key not in entries:
+        made = _capture(module, inputs, keywords, train, dynamic)
+        made.module = None  # type: ignore[assignment]  # the cache must not keep the module alive
+        entries[key] = made
+    graph = copy.copy(entries[key])
+    graph.module = module
+    return graph
+
+
+def _entries(model: Any) -> dict[Any, Graph]:
+    try:
+        return _cache.setdefault(model, {})
+    except TypeError:  # not weakly referable or not hashable: a capture of its own each time
+        return {}
+
+
+def _key(module: nn.Module, inputs: Any, keywords: Any, train: bool | None, dynamic: bool) -> Any:
+    """What a capture depends on: input kinds, the module's structure and plain settings, modes, dtypes and devices."""
+    leaves, spec = pytree.tree_flatten((inputs, keywords))
+    kinds = tuple(
+        (tuple(leaf.shape), leaf.dtype, leaf.device) if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in leaves
+    )
+    parts = tuple(
+        (name, id(part), part.training, *((k, v) for k, v in part.__dict__.items() if isinstance(v, int | float | str | tuple)))
+        for name, part in module.named_modules()
+        if not isinstance(part, FunctionModule)
+    )
+    tensors = tuple((name, p.dtype, p.device, tuple(p.shape)) for name, p in module.named_parameters())
+    return str(spec), kinds, repr(parts), tensors, train, dynamic
+
+
+@contextlib.contextmanager
+def _undisturbed(module: nn.Module, train: bool | None) -> Iterator[None]:
+    """Set the mode for a moment; modes, buffers, flags and random state are as before afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    flat = [(part, list(part._flat_weights)) for part in module.modules() if isinstance(part, nn.RNNBase)]
+    try:
+        if train is not None:
+            for part, _ in modes:
+                part.training = train
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+        for part, weights in flat:
+            part._flat_weights = weights
+
+
+def _capture(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any], train: bool | None, dynamic: bool) -> Graph:
+    with _undisturbed(module, train):
+        batch = _batch(inputs, keywords) if dynamic else None
+        if batch is not None:
+            widened = pytree.tree_map_only(torch.Tensor, lambda t: _widen(t, batch), (inputs, dict(keywords)))
+            with contextlib.suppress(Exception):  # said below, if the plain capture fails too
+                graph = convert(module, _export(module, *widened, batch=max(batch, 2)), widened)
+                if graph.dynamic or batch > 1:
+                    return graph
+        try:
+            return convert(module, _export(module, inputs, dict(keywords), batch=None), (inputs, dict(keywords)))
+        except Exception as error:
+            raise CaptureError(_explain(module, error)) from error
+
+
+def _batch(inputs: Any, keywords: Any) -> int | None:
+    """The batch size: dimension 0 of the first tensor with at least two dimensions."""
+    for leaf in pytree.tree_leaves((inputs, keywords)):
+        if isinstance(leaf, torch.Tensor) and leaf.ndim >= 2:
+            return leaf.shape[0] or None
+    return None
+
+
+def _widen(tensor: torch.Tensor, batch: int) -> torch.Tensor:
+    """A batch of one is traced as a batch of two: size 1 would be taken for a fixed size."""
+    if batch == 1 and tensor.ndim and tensor.shape[0] == 1:
+        return torch.cat([tensor, tensor])
+    return tensor
+
+
+def _export(module: nn.Module, inputs: tuple, keywords: dict, batch: int | None) -> Any:
+    shapes = None
+    if batch is not None:
+        collection = torch.export.ShapesCollection()
+        for leaf in pytree.tree_leaves((inputs, keywords)):
+            if isinstance(leaf, torch.Tensor) and leaf.ndim and leaf.shape[0] == batch:
+                collection[leaf] = {0: torch.export.Dim.AUTO}
+        shapes = collection.dynamic_shapes(module, inputs, keywords)
+    return torch.export.export(module, inputs, keywords, dynamic_shapes=shapes, strict=False)
+
+
+def _explain(module: nn.Module, error: Exception) -> str:
+    """Why a capture failed, where, and what to do."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    where = ""
+    trace = error.__traceback__
+    while trace is not None:
+        filename = trace.tb_frame.f_code.co_filename
+        if "/torch/" not in filename and "/cutaway/graph/" not in filename:
+            where = f"{filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    reason = lines[0] if lines else type(error).__name__
+    return (
+        f"{type(module).__name__} cannot be captured: {reason}"
+        + (f"\n  at {where}" if where else "")
+        + "\n  A branch that depends on the values of a tensor, or code outside of PyTorch, is the usual cause. Capture the part "
+        "before or after it as a function of its own, or replace the branch by torch.where."
+    )

@@ -1,0 +1,283 @@
+"""From an exported program to our nodes: tidy the operations, name everything."""
+
+import keyword
+import operator
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from cutaway.errors import CaptureError
+from cutaway.graph.graph import Graph
+from cutaway.graph.nodes import Node, link, nodes_in
+
+aten = torch.ops.aten
+_FULL = 2**63 - 1
+
+# operations that carry no value: checks on shapes and metadata
+CHECKS = {
+    "aten._assert_tensor_metadata",
+    "aten._assert_async",
+    "aten._assert_scalar",
+    "aten.sym_constrain_range",
+    "aten.sym_constrain_range_for_size",
+}
+# a view bakes in the strides of the traced tensors; a reshape does not
+RENAMED = {aten.view.default: aten.reshape.default, aten._unsafe_view.default: aten.reshape.default}
+# in a graph without mutation a copy is its argument
+COPIES = {aten.clone.default, aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default}
+LEAVES = {
+    InputKind.PARAMETER: "parameter",
+    InputKind.BUFFER: "buffer",
+    InputKind.CONSTANT_TENSOR: "constant",
+    InputKind.USER_INPUT: "input",
+}
+
+
+def convert(module: nn.Module, exported: Any, inputs: Any) -> Graph:
+    """Turn an exported program into a `Graph`.
+
+    Args:
+        module: where parameters and buffers live.
+        exported: what `torch.export.export` returned.
+        inputs: (inputs, keywords) it was exported with.
+    """
+    _detach_no_grad_regions(exported)
+    exported = exported.run_decompositions({})
+    reader = _Reader(exported)
+    for fx_node in exported.graph_module.graph.nodes:
+        reader.read(fx_node)
+    signature = exported.graph_signature
+    slots = [reader.slot(spec.arg) for spec in signature.input_specs if spec.kind == InputKind.USER_INPUT]
+    updates = {
+        spec.target: reader.known[spec.arg.name]
+        for spec in signature.output_specs
+        if spec.kind == OutputKind.BUFFER_MUTATION
+    }
+    outputs = [reader.slot(spec.arg) for spec in signature.output_specs if spec.kind == OutputKind.USER_OUTPUT]
+    nodes = _alive(reader.nodes, [*(value for value in outputs if isinstance(value, Node)), *updates.values()])
+    _name(nodes)
+    link(nodes)
+    in_spec = pytree.tree_flatten(inputs)[1]
+    graph = Graph(module, nodes, outputs, in_spec, exported.call_spec.out_spec)
+    graph.updates, graph.input_slots = updates, slots
+    return graph
+
+
+def _detach_no_grad_regions(exported: Any) -> None:
+    """Values computed under `torch.no_grad()` are constants to a derivative: detach what leaves such a region."""
+    graph_module = exported.graph_module
+    graph = graph_module.graph
+    for fx_node in list(graph.nodes):
+        if "wrap_with_set_grad_enabled" in str(fx_node.target) and fx_node.args[0] is False:
+            for user in list(fx_node.users):
+                with graph.inserting_after(user):
+                    if not isinstance(user.meta.get("val"), torch.Tensor):
+                        continue
+                    cut = graph.call_function(aten.detach.default, (user,))
+                    cut.meta = dict(user.meta)
+                    user.replace_all_uses_with(cut, delete_user_cb=lambda reader, cut=cut: reader is not cut)
+    graph_module.recompile()
+
+
+class _Reader:
+    """Reads the nodes of an exported program one by one."""
+
+    def __init__(self, exported: Any) -> None:
+        self.exported = exported
+        self.nodes: list[Node] = []
+        self.known: dict[str, Any] = {}  # by the exported program's names
+        self.symbols: dict[str, str] = {}
+        self.specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
+
+    def slot(self, argument: Any) -> Any:
+        """What an input or output slot holds: a node, or a plain value."""
+        return argument.value if isinstance(argument, ConstantArgument) else self.known[argument.name]
+
+    def read(self, fx_node: Any) -> None:
+        if fx_node.op == "placeholder":
+            self.leaf(fx_node)
+        elif fx_node.op == "call_function":
+            self.operation(fx_node)
+        elif fx_node.op == "get_attr":
+            value = getattr(self.exported.graph_module, fx_node.target)
+            if isinstance(value, torch.Tensor):
+                self.add(fx_node, Node(fx_node.target, "constant", value=value))
+            else:
+                self.known[fx_node.name] = None
+
+    def leaf(self, fx_node: Any) -> None:
+        spec = self.specs[fx_node.name]
+        if isinstance(spec.arg, ConstantArgument):
+            self.known[fx_node.name] = spec.arg.value
+            return
+        kind = LEAVES.get(spec.kind)
+        if kind is None:
+            raise CaptureError(f"input {fx_node.name!r} of kind {spec.kind.name} is no tensor")
+        node = Node(spec.target or fx_node.name, kind, target=spec.target or "")
+        if kind == "constant":
+            node.value = self.exported.constants[spec.target]
+        self.add(fx_node, node)
+
+    def operation(self, fx_node: Any) -> None:
+        args, kwargs = (self.translate(tree) for tree in (fx_node.args, fx_node.kwargs))
+        op = RENAMED.get(fx_node.target, fx_node.target)
+        if ".".join(str(op).split(".")[:2]) in CHECKS:
+            return
+        if isinstance(op, torch._ops.HigherOrderOperator):
+            raise CaptureError(f"the control flow {op} at {_source(fx_node)!r} has no graph of plain operations")
+        if op is aten._native_batch_norm_legit_no_training.default:
+            op, args = aten.batch_norm.default, (*args[:5], False, *args[5:], True)
+            node = Node("", "operation", op, args, {}, _call(fx_node), _source(fx_node))
+            self.add(fx_node, node, fx_node.meta["val"][0])
+            return
+        if op is operator.getitem and isinstance(args[0], Node) and args[0].op is aten.batch_norm.default:
+            self.known[fx_node.name] = args[0]
+            return
+        if _is_copy(op, args, kwargs):
+            self.known[fx_node.name] = args[0]
+            return
+        self.add(fx_node, Node("", "operation", op, args, kwargs, _call(fx_node), _source(fx_node)))
+
+    def translate(self, tree: Any) -> Any:
+        """The exported program's arguments with our nodes in them."""
+        return pytree.tree_map_only(torch.fx.Node, lambda n: self.known[n.name], _plain(tree))
+
+    def add(self, fx_node: Any, node: Node, value: Any = None) -> None:
+        value = fx_node.meta.get("val") if value is None else value
+        value = node.value if value is None else value
+        if isinstance(value, torch.Tensor):
+            node.shape, node.dtype = self.sizes(value.shape), value.dtype
+        elif isinstance(value, tuple | list):
+            node.parts = tuple(
+                (self.sizes(part.shape), part.dtype) if isinstance(part, torch.Tensor) else (None, None) for part in value
+            )
+        self.known[fx_node.name] = node
+        self.nodes.append(node)
+
+    def sizes(self, shape: Any) -> tuple:
+        """Sizes as numbers, dynamic ones as names: N for the batch, then M, L, …"""
+        found = []
+        for size in shape:
+            if isinstance(size, int):
+                found.append(size)
+                continue
+            text = str(size.node.expr)
+            for symbol in sorted(size.node.expr.free_symbols, key=str):
+                self.symbols.setdefault(str(symbol), ("N", "M", "L", "K", "J")[min(len(self.symbols), 4)])
+                text = text.replace(str(symbol), self.symbols[str(symbol)])
+            found.append(text)
+        return tuple(found)
+
+
+def _plain(tree: Any) -> Any:
+    """FX's immutable lists and dicts as ordinary ones."""
+    if isinstance(tree, list):
+        return [_plain(branch) for branch in tree]
+    if isinstance(tree, tuple):
+        return tuple(_plain(branch) for branch in tree)
+    if isinstance(tree, Mapping):
+        return {key: _plain(branch) for key, branch in tree.items()}
+    if isinstance(tree, slice):
+        return slice(_plain(tree.start), _plain(tree.stop), _plain(tree.step))
+    return tree
+
+
+def _is_copy(op: Callable, args: tuple, kwargs: Mapping[str, Any]) -> bool:
+    if op in COPIES:
+        return not kwargs
+    if op is aten.slice.Tensor:
+        start, stop, step = (*args[2:], None, None, None)[:3]
+        return start in (0, None) and (stop is None or stop == _FULL) and step in (1, None)
+    return False
+
+
+def _call(fx_node: Any) -> tuple[tuple[str, str, str], ...]:
+    """The chain of module calls around an operation: (path, path@repetition, class)."""
+    chain = []
+    for key, (path, kind) in (fx_node.meta.get("nn_module_stack") or {}).items():
+        if key.startswith("_empty"):
+            continue
+        path = path.removeprefix("L__self__").lstrip(".")
+        again = f"@{key.rsplit('@', 1)[1]}" if "@" in key else ""
+        name = kind if isinstance(kind, str) else kind.__name__
+        chain.append((path, path + again if path else "", name.split(".")[-1]))
+    return tuple(chain)
+
+
+def _source(fx_node: Any) -> str:
+    """The user's line that made the node: "file.py:12: code"."""
+    lines = (fx_node.meta.get("stack_trace") or "").strip().splitlines()
+    best = ""
+    for position, line in enumerate(lines):
+        if not line.strip().startswith('File "'):
+            continue
+        path, _, rest = line.strip().removeprefix('File "').partition('"')
+        number = rest.split("line ")[1].split(",")[0] if "line " in rest else "?"
+        code = lines[position + 1].strip() if position + 1 < len(lines) else ""
+        if "/torch/" not in path or not best:
+            best = f"{path.rsplit('/', 1)[-1]}:{number}: {code}"
+    return best
+
+
+def _alive(nodes: list[Node], wanted: list[Node]) -> list[Node]:
+    """Without the operations nobody needs; inputs and parameters all stay."""
+    needed: set[Node] = set()
+    stack = list(wanted)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(nodes_in((node.args, node.kwargs)))
+    return [node for node in nodes if node in needed or node.kind in ("input", "parameter")]
+
+
+def _name(nodes: list[Node]) -> None:
+    """Give every node a unique readable name: a leaf module's output is called like the module."""
+    link(nodes)
+    calls: dict[str, list[Node]] = {}
+    inner = {call for node in nodes for _, call, _ in node.call[:-1]}
+    for node in nodes:
+        if node.op is not None and node.call:
+            calls.setdefault(node.call[-1][1], []).append(node)
+    outputs = {}
+    for call, members in calls.items():
+        if not call or call in inner:
+            continue
+        group = set(members)
+        leaving = [n for n in members if n.shape is not None and (not n.users or any(u not in group for u in n.users))]
+        if leaving:
+            outputs[leaving[-1]] = call
+    taken: Counter[str] = Counter()
+    identifiers: set[str] = set()
+    for node in nodes:
+        if node.op is not None:
+            prefix = f"{node.call[-1][1]}." if node.call and node.call[-1][1] else ""
+            node.name = outputs.get(node) or prefix + _operation_word(node)
+        taken[node.name] += 1
+        if taken[node.name] > 1:
+            node.name = f"{node.name}_{taken[node.name] - 1}"
+            taken[node.name] += 1
+        node.identifier = _identifier(node.name, identifiers)
+
+
+def _operation_word(node: Node) -> str:
+    if node.op is operator.getitem:
+        return f"{_operation_word(node.args[0])}_part{node.args[1]}"
+    return {"native_batch_norm_legit_functional": "batch_norm_parts", "native_dropout": "dropout_parts"}.get(node.op_name, node.op_name)
+
+
+def _identifier(name: str, taken: set[str]) -> str:
+    text = "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
+    text = f"_{text}" if text[:1].isdigit() or keyword.iskeyword(text) else text
+    candidate, attempt = text, 1
+    while candidate in taken:
+        candidate, attempt = f"{text}_{attempt}", attempt + 1
+    taken.add(candidate)
+    return candidate
+
+
