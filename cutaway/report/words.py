@@ -1,0 +1,157 @@
+"""The report's sentences, each computed from numbers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+def wilson(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Give the 95 % interval of a proportion.
+
+    Args:
+        successes, total: counts, 0 ≤ successes ≤ total, total > 0.
+        z: the normal quantile, 1.96 for 95 %.
+
+    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+
+    >>> low, high = wilson(354, 360)
+    >>> f"{low:.4f} {high:.4f}"
+    '0.9641 0.9923'
+    """
+    share, shrink = successes / total, 1 + z * z / total
+    middle = (share + z * z / (2 * total)) / shrink
+    half = z / shrink * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Write a share in per cent.
+
+    >>> percent(0.98333)
+    '98.3 %'
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
+def count(number: float, what: str = "", many: str | None = None) -> str:
+    """Write a count with thousands separated, and its noun.
+
+    >>> count(61706, "parameter"), count(1, "mistake"), count(0, "mistake")
+    ('61,706 parameters', '1 mistake', 'no mistakes')
+    """
+    noun = "" if not what else f" {what if number == 1 else many or what + 's'}"
+    return ("no" if number == 0 and what else f"{number:,.0f}") + noun
+
+
+def short(number: float) -> str:
+    """Write a large count in three digits.
+
+    >>> short(61706), short(425_000_000), short(84)
+    ('61.7 k', '425 M', '84')
+    """
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time in the unit that suits it.
+
+    >>> duration(0.42), duration(12.3), duration(75), duration(7260)
+    ('0.4 s', '12 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Join with commas and a final "and".
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Learning curves, one value per epoch from epoch 1; accuracies are shares in [0, 1] and may be empty.
+
+    `best` is the epoch (from 0) whose weights were kept, `examples` the size of the validation set, for telling a gap
+    from chance, and `harder` what makes the training figures worse than they would be without it ("dropout").
+    """
+
+    train_loss: Sequence[float]
+    validation_loss: Sequence[float]
+    train_accuracy: Sequence[float] = ()
+    validation_accuracy: Sequence[float] = ()
+    best: int = 0
+    examples: int = 0
+    harder: str = ""
+
+    def read(self) -> list[str]:
+        """Say where validation was best, whether the network over- or underfits, and which curve is better and why."""
+        accurate = self.train_accuracy and self.validation_accuracy
+        said = [self._stopping()]
+        if accurate:
+            said.append(self._gap())
+        elif self.train_loss[self.best] > self.validation_loss[self.best]:
+            said.append(self._better())
+        return [*said, *self._verdict()]
+
+    def _stopping(self) -> str:
+        lowest, last = min(range(len(self.validation_loss)), key=lambda i: self.validation_loss[i]), self._last
+        text = f"Validation loss was lowest after epoch {lowest + 1} ({self.validation_loss[lowest]:.3g})"
+        if lowest == last:
+            return f"{text}, the last one: it was still improving when training ended, so more epochs might help."
+        kept = f"the weights of epoch {self.best + 1} were kept"
+        return f"{text}; training stopped after epoch {last + 1}, and {kept}."
+
+    @property
+    def _last(self) -> int:
+        return len(self.validation_loss) - 1
+
+    def _gap(self) -> str:
+        train, validation = self.train_accuracy[self.best], self.validation_accuracy[self.best]
+        text = f"With them it was right on {percent(train)} of the training and {percent(validation)} of the validation"
+        if validation > train:
+            return f"{text} examples. {self._better()}"
+        gap, chance = train - validation, 1.96 * math.sqrt(max(validation * (1 - validation), 0) / (self.examples or 1))
+        if not self.examples:
+            return f"{text} examples, a gap of {100 * gap:.1f} points."
+        if gap <= chance:
+            return f"{text} examples: no gap that {count(self.examples, 'validation example')} could tell from chance."
+        return f"{text} examples: a gap of {100 * gap:.1f} points, more than chance explains (±{100 * chance:.1f})."
+
+    def _better(self) -> str:
+        if self.harder:
+            return f"Validation looks better than training because {self.harder} makes only training harder."
+        return (
+            "Validation looks better than training because the training figures are averaged over an epoch, "
+            "while the weights still improve."
+        )
+
+    def _verdict(self) -> list[str]:
+        train, validation, best, last = self.train_loss, self.validation_loss, self.best, self._last
+        rise = validation[last] / validation[best] - 1
+        if last > best and rise > 0.05 and train[last] < 0.97 * train[best]:
+            fell = f"training loss fell from {train[best]:.3g} to {train[last]:.3g}"
+            return [f"After that it overfitted: {fell} while validation loss rose by {100 * rise:.0f} %."]
+        if last > best and rise > 0.05:
+            return [
+                f"After that validation loss rose by {100 * rise:.0f} % without training loss falling: unstable steps."
+            ]
+        if self.train_accuracy and self.train_accuracy[best] < 0.9 and train[last] > 0.5 * train[0]:
+            right = f"it is right on only {percent(self.train_accuracy[best])} of the examples it was trained on"
+            fell = f"training loss fell by no more than {percent(1 - train[last] / train[0], 0)}"
+            return [f"It underfits: {right}, and {fell}. More epochs, a higher rate or a larger network would help."]
+        if last > best:
+            return ["No overfitting shows: validation loss stayed within 5 % of its lowest value until the end."]
+        return []
