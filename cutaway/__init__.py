@@ -1,1 +1,52 @@
-"""Train neural networks, open them up, and break them."""
+"""Train neural networks, open them up, and break them.
+
+The names below are loaded when they are first used, so that `import cutaway` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cutaway import attack, data, diagnose, explain, graph, nets, report, train
+    from cutaway.graph import Graph, Node, Program, Trace, capture, grad, rules
+    from cutaway.train import Run, Trainer, fit
+
+__version__ = "0.1.0"
+
+_FOLDERS = ("attack", "data", "diagnose", "explain", "graph", "nets", "report", "train")
+_NAMES = {
+    **dict.fromkeys(("Graph", "Node", "Program", "Trace", "capture", "grad", "rules"), "graph"),
+    **dict.fromkeys(("Run", "Trainer", "fit"), "train"),
+}
+__all__ = [
+    "Graph",
+    "Node",
+    "Program",
+    "Run",
+    "Trace",
+    "Trainer",
+    "attack",
+    "capture",
+    "data",
+    "diagnose",
+    "explain",
+    "fit",
+    "grad",
+    "graph",
+    "nets",
+    "report",
+    "rules",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FOLDERS:
+        return importlib.import_module(f"cutaway.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"cutaway.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'cutaway' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -15,7 +15,7 @@ import torch
 
 from cutaway.errors import ArgumentError
 from cutaway.graph.nodes import Node, bound_arguments, map_nodes, nodes_in, operation_name
-from cutaway.graph.rules import Row, RuleSet, requests, resolve
+from cutaway.graph.rows import Row, RuleSet, requests, resolve
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ def forward_lines(nodes: Iterable[Node], choice: Choice) -> list[Line]:
 
 def label_of(node: Node) -> str:
     """What a node's operation is called in a program's code ("aten_conv2d")."""
-    return "getitem" if node.op is operator.getitem else operation_name(node.op).replace(".default", "").replace(".", "_")
+    return (
+        "getitem" if node.op is operator.getitem else operation_name(node.op).replace(".default", "").replace(".", "_")
+    )
 
 
 def describe(node: Node) -> str:
@@ -149,7 +151,9 @@ def start(seed: Any, value: torch.Tensor) -> torch.Tensor:
         return torch.ones_like(value)
     seed = seed(value) if callable(seed) else seed
     if seed.shape != value.shape:
-        raise ArgumentError(f"the seed has shape {tuple(seed.shape)}, but what is differentiated has {tuple(value.shape)}")
+        raise ArgumentError(
+            f"the seed has shape {tuple(seed.shape)}, but what is differentiated has {tuple(value.shape)}"
+        )
     return seed.to(value.dtype)
 
 
@@ -174,7 +178,9 @@ class Reverse:
         self.parts: dict[Node, dict[int, str]] = {}  # operations with several outputs: adjoint of each part
         for position, node in enumerate(of):
             if not node.differentiable or node.shape is None:
-                raise ArgumentError(f"cannot differentiate {node.name!r}: its value is not a real tensor ({node.dtype})")
+                raise ArgumentError(
+                    f"cannot differentiate {node.name!r}: its value is not a real tensor ({node.dtype})"
+                )
             seeded = Line((), start, "start", (Ref(f"seed_{position}"), _value(node)), note=f"∂/∂{node.name}")
             self.send(node, seeded)
 
@@ -209,7 +215,9 @@ class Reverse:
                 self.lines.append(Line((temporary,), function, label, (), call, f"adjoints of {', '.join(names)}"))
                 for position, name in enumerate(names):
                     if name in needs:
-                        self.deliver(node, arguments[name], Line((), operator.getitem, "getitem", (Ref(temporary), position)))
+                        self.deliver(
+                            node, arguments[name], Line((), operator.getitem, "getitem", (Ref(temporary), position))
+                        )
             else:
                 self.deliver(node, arguments[names], line)
 
@@ -260,7 +268,9 @@ class Reverse:
             return line
         leading = len(node.shape) - len(source.shape)
         aligned = node.shape[leading:]
-        kept = tuple(i for i, (small, large) in enumerate(zip(source.shape, aligned, strict=True)) if small == 1 and large != 1)
+        kept = tuple(
+            i for i, (small, large) in enumerate(zip(source.shape, aligned, strict=True)) if small == 1 and large != 1
+        )
         dtype = source.dtype if source.dtype != node.dtype else None
         if not leading and not kept and dtype is None:
             return line
@@ -272,9 +282,13 @@ class Reverse:
         """Add one contribution to a node's adjoint: the first binds it, the others are summed."""
         name = adjoint_name(node)
         if node not in self.ready:
-            self.lines.append(Line((name,), line.function, line.label, line.args, line.kwargs, line.note or describe(node)))
+            self.lines.append(
+                Line((name,), line.function, line.label, line.args, line.kwargs, line.note or describe(node))
+            )
             self.ready.add(node)
             return
         more = f"{name}__more"
         self.lines.append(Line((more,), line.function, line.label, line.args, line.kwargs, line.note))
-        self.lines.append(Line((name,), operator.add, "add", (Ref(name), Ref(more)), note=f"sum over users of {node.name}"))
+        self.lines.append(
+            Line((name,), operator.add, "add", (Ref(name), Ref(more)), note=f"sum over users of {node.name}")
+        )

@@ -29,7 +29,6 @@ class FunctionModule(nn.Module):
         for name, value in _closed_over(function):
             if isinstance(value, nn.Module) and value is not function:
                 self.add_module(name, value)
-        self.__signature__ = inspect.signature(function)
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """Call the function."""
@@ -108,10 +107,16 @@ def _key(module: nn.Module, inputs: Any, keywords: Any, train: bool | None, dyna
     """What a capture depends on: input kinds, the module's structure and plain settings, modes, dtypes and devices."""
     leaves, spec = pytree.tree_flatten((inputs, keywords))
     kinds = tuple(
-        (tuple(leaf.shape), leaf.dtype, leaf.device) if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in leaves
+        (tuple(leaf.shape), leaf.dtype, leaf.device) if isinstance(leaf, torch.Tensor) else repr(leaf)
+        for leaf in leaves
     )
     parts = tuple(
-        (name, id(part), part.training, *((k, v) for k, v in part.__dict__.items() if isinstance(v, int | float | str | tuple)))
+        (
+            name,
+            id(part),
+            part.training,
+            *((k, v) for k, v in part.__dict__.items() if isinstance(v, int | float | str | tuple)),
+        )
         for name, part in module.named_modules()
         if not isinstance(part, FunctionModule)
     )
@@ -144,13 +149,18 @@ def _capture(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any], trai
         if batch is not None:
             widened = pytree.tree_map_only(torch.Tensor, lambda t: _widen(t, batch), (inputs, dict(keywords)))
             with contextlib.suppress(Exception):  # said below, if the plain capture fails too
-                graph = convert(module, _export(module, *widened, batch=max(batch, 2)), widened)
+                graph = _convert(module, *widened, batch=max(batch, 2))
                 if graph.dynamic or batch > 1:
                     return graph
         try:
-            return convert(module, _export(module, inputs, dict(keywords), batch=None), (inputs, dict(keywords)))
+            return _convert(module, inputs, dict(keywords), batch=None)
         except Exception as error:
             raise CaptureError(_explain(module, error)) from error
+
+
+def _convert(module: nn.Module, inputs: tuple, keywords: dict, batch: int | None) -> Graph:
+    exported = _export(module, inputs, keywords, batch)
+    return convert(module, exported, (inputs, keywords), _input_names(module, inputs, keywords))
 
 
 def _batch(inputs: Any, keywords: Any) -> int | None:
@@ -177,6 +187,27 @@ def _export(module: nn.Module, inputs: tuple, keywords: dict, batch: int | None)
                 collection[leaf] = {0: torch.export.Dim.AUTO}
         shapes = collection.dynamic_shapes(module, inputs, keywords)
     return torch.export.export(module, inputs, keywords, dynamic_shapes=shapes, strict=False)
+
+
+def _input_names(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any]) -> list[str]:
+    """Names for the flat inputs: the parameters of the function or of `forward`, numbered where they hold several."""
+    signature = inspect.signature(module.function if isinstance(module, FunctionModule) else module.forward)
+    parameters = list(signature.parameters.values())
+    names = []
+    for position, value in enumerate(inputs):
+        parameter = parameters[min(position, len(parameters) - 1)] if parameters else None
+        name = parameter.name if parameter else "input"
+        if parameter is not None and parameter.kind is parameter.VAR_POSITIONAL:
+            name = f"{name}_{position - len(parameters) + 1}"
+        names += _numbered(name, value)
+    for key in keywords:
+        names += _numbered(key, keywords[key])
+    return names
+
+
+def _numbered(name: str, value: Any) -> list[str]:
+    count = len(pytree.tree_leaves(value))
+    return [name] if count == 1 and isinstance(value, torch.Tensor) else [f"{name}_{i}" for i in range(count)]
 
 
 def _explain(module: nn.Module, error: Exception) -> str:

@@ -3,7 +3,7 @@
 import keyword
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,13 +38,14 @@ LEAVES = {
 }
 
 
-def convert(module: nn.Module, exported: Any, inputs: Any) -> Graph:
+def convert(module: nn.Module, exported: Any, inputs: Any, names: Sequence[str]) -> Graph:
     """Turn an exported program into a `Graph`.
 
     Args:
         module: where parameters and buffers live.
         exported: what `torch.export.export` returned.
         inputs: (inputs, keywords) it was exported with.
+        names: what to call the flat inputs.
     """
     _detach_no_grad_regions(exported)
     exported = exported.run_decompositions({})
@@ -53,6 +54,9 @@ def convert(module: nn.Module, exported: Any, inputs: Any) -> Graph:
         reader.read(fx_node)
     signature = exported.graph_signature
     slots = [reader.slot(spec.arg) for spec in signature.input_specs if spec.kind == InputKind.USER_INPUT]
+    for slot, name in zip(slots, names, strict=True):
+        if isinstance(slot, Node):
+            slot.name = name
     updates = {
         spec.target: reader.known[spec.arg.name]
         for spec in signature.output_specs
@@ -154,7 +158,8 @@ class _Reader:
             node.shape, node.dtype = self.sizes(value.shape), value.dtype
         elif isinstance(value, tuple | list):
             node.parts = tuple(
-                (self.sizes(part.shape), part.dtype) if isinstance(part, torch.Tensor) else (None, None) for part in value
+                (self.sizes(part.shape), part.dtype) if isinstance(part, torch.Tensor) else (None, None)
+                for part in value
             )
         self.known[fx_node.name] = node
         self.nodes.append(node)
@@ -268,7 +273,9 @@ def _name(nodes: list[Node]) -> None:
 def _operation_word(node: Node) -> str:
     if node.op is operator.getitem:
         return f"{_operation_word(node.args[0])}_part{node.args[1]}"
-    return {"native_batch_norm_legit_functional": "batch_norm_parts", "native_dropout": "dropout_parts"}.get(node.op_name, node.op_name)
+    return {"native_batch_norm_legit_functional": "batch_norm_parts", "native_dropout": "dropout_parts"}.get(
+        node.op_name, node.op_name
+    )
 
 
 def _identifier(name: str, taken: set[str]) -> str:
@@ -279,5 +286,3 @@ def _identifier(name: str, taken: set[str]) -> str:
         candidate, attempt = f"{text}_{attempt}", attempt + 1
     taken.add(candidate)
     return candidate
-
-

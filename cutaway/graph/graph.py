@@ -1,6 +1,6 @@
 """The graph of a computation: its nodes, and the requests one can make of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,10 +9,10 @@ from torch.utils import _pytree as pytree
 
 from cutaway.errors import ArgumentError, nearest
 from cutaway.graph import trace as tracing
-from cutaway.graph.backward import Reverse, adjoint_name, ancestors, choose, forward_lines, shape_line
+from cutaway.graph.backward import ancestors
 from cutaway.graph.nodes import Node
-from cutaway.graph.program import Emitted, emit
-from cutaway.graph.rules import RuleSet
+from cutaway.graph.program import Program, build, cache_key, forward_program, picked
+from cutaway.graph.rows import RuleSet
 
 
 class Graph:
@@ -76,9 +76,9 @@ class Graph:
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         """Compute the outputs, in the structure the model returns them."""
-        program = self._plain()
+        program = forward_program(self)
         with torch.no_grad():
-            found = iter(program(*_picked(self.leaf_values(inputs, keywords), program.parameters)))
+            found = iter(program(*picked(self.leaf_values(inputs, keywords), program.parameters)))
         flat = [next(found) if isinstance(value, Node) else value for value in self.output_values]
         return pytree.tree_unflatten(flat, self.out_spec)
 
@@ -89,10 +89,10 @@ class Graph:
     def gradient(
         self,
         of: str | Node | Sequence[str | Node] = "output",
-        wrt: str | Node | Sequence[str | Node] = "",
+        wrt: str | Node | Sequence[str | Node] | None = None,
         rules: RuleSet | None = None,
         values: Sequence[str | Node] = (),
-    ) -> "Program":
+    ) -> Program:
         """Make the program that computes adjoints: the derivative of `of` with respect to `wrt`.
 
         Args:
@@ -101,22 +101,26 @@ class Graph:
             rules: a rule set laid over the table of backward rules.
             values: nodes whose value is wanted too.
         """
-        single = isinstance(wrt, str | Node)
-        wrt_nodes = [self.inputs[0] if name == "" else self[name] for name in ([wrt] if single else wrt)]
-        of_nodes = [self[name] for name in ([of] if isinstance(of, str | Node) else of)]
+        single = wrt is None or isinstance(wrt, str | Node)
+        wrt_keys: list[str | Node] = (
+            [self.inputs[0].name] if wrt is None else [wrt] if isinstance(wrt, str | Node) else [*wrt]
+        )
+        of_keys: list[str | Node] = [of] if isinstance(of, str | Node) else [*of]
+        wrt_nodes, of_nodes = [self[name] for name in wrt_keys], [self[name] for name in of_keys]
         value_nodes = [self[name] for name in values]
         for node in wrt_nodes:
             if not node.differentiable or node.shape is None:
-                raise ArgumentError(f"cannot differentiate with respect to {node.name!r}: it is not a real tensor ({node.dtype})")
-        key = (tuple(of_nodes), tuple(wrt_nodes), _frozen(rules), tuple(value_nodes))
-        built = self.programs.get(key) if key[2] is not None else None
+                raise ArgumentError(
+                    f"cannot differentiate with respect to {node.name!r}: it is not a real tensor ({node.dtype})"
+                )
+        key = (tuple(of_nodes), tuple(wrt_nodes), cache_key(rules), tuple(value_nodes))
+        try:
+            built = self.programs.get(key)
+        except TypeError:  # a rule set with dicts inside cannot be looked up
+            built, key = None, object()
         if built is None:
-            built = _build(self, of_nodes, wrt_nodes, rules, value_nodes)
-            if key[2] is not None:
-                self.programs[key] = built
-        keys = [node.name if wanted == "" else wanted for node, wanted in zip(wrt_nodes, [wrt] if single else wrt, strict=True)]
-        of_keys = [of] if isinstance(of, str | Node) else list(of)
-        return Program(self, built, single, [*of_keys, *values], keys)
+            built = self.programs[key] = build(self, of_nodes, wrt_nodes, rules, value_nodes)
+        return Program(self, built, single, [*of_keys, *values], wrt_keys)
 
     def leaf_values(self, inputs: tuple, keywords: Mapping[str, Any]) -> dict[str, Any]:
         """The values of inputs, parameters, buffers and constants by identifier."""
@@ -142,124 +146,15 @@ class Graph:
                 _check_input(slot, given, sizes)
                 bound.append((slot, given))
             elif not isinstance(given, torch.Tensor) and given != slot:
-                raise ArgumentError(f"the graph was captured with the argument {slot!r}, but got {given!r}; capture again")
+                raise ArgumentError(
+                    f"the graph was captured with the argument {slot!r}, but got {given!r}; capture again"
+                )
         return bound
 
-    def _plain(self) -> "Built":
-        if "forward" not in self.programs:
-            self.programs["forward"] = _assemble(self, "forward", forward_lines(self._needed(self.outputs), _NONE), self.outputs, [])
-        return self.programs["forward"]
-
-    def _needed(self, wanted: Sequence[Node]) -> list[Node]:
+    def needed(self, wanted: Sequence[Node]) -> list[Node]:
+        """The nodes the wanted ones are computed from, themselves included, in order."""
         reach = ancestors(wanted)
         return [node for node in self.nodes if node in reach]
-
-
-_NONE = choose([], (), (), None)
-
-
-class Built:
-    """The emitted function of a program and the names of its parameters."""
-
-    def __init__(self, emitted: Emitted, parameters: list[str], origins: Mapping[Node, str]) -> None:
-        self.emitted, self.parameters, self.origins = emitted, parameters, origins
-
-    def __call__(self, *values: Any) -> tuple:
-        return self.emitted.function(*values)
-
-
-class Program:
-    """A compiled request: values and adjoints as one straight-line function.
-
-    Attributes:
-        code: the function's Python source, readable and runnable.
-        origins: for each node on the way back, whether a table row ("rule"), a given rule ("replaced") or the local vjp
-            ("fallback") served it.
-    """
-
-    def __init__(self, graph: Graph, built: Built, single: bool, values: list, wrt: list) -> None:
-        self.graph, self.built, self.single = graph, built, single
-        self.value_keys, self.wrt_keys = values, wrt
-
-    @property
-    def code(self) -> str:
-        return self.built.emitted.code
-
-    @property
-    def origins(self) -> dict[str, str]:
-        return {node.name: origin for node, origin in self.built.origins.items()}
-
-    def __call__(self, *inputs: Any, seed: Any = None, **keywords: Any) -> Any:
-        """Compute the adjoints: one tensor if `wrt` was one name, otherwise a tuple.
-
-        Args:
-            inputs, keywords: the model's inputs.
-            seed: the adjoint of `of`: None for ones, a tensor like it, a function of its value, or a tuple of those.
-        """
-        adjoints = tuple(self.evaluate(*inputs, seed=seed, **keywords)[1].values())
-        return adjoints[0] if self.single else adjoints
-
-    def evaluate(self, *inputs: Any, seed: Any = None, **keywords: Any) -> tuple[dict, dict]:
-        """Compute values and adjoints: two dicts, keyed by the names as they were asked for."""
-        with torch.no_grad():
-            return self.differentiable(*inputs, seed=seed, **keywords)
-
-    def differentiable(self, *inputs: Any, seed: Any = None, **keywords: Any) -> tuple[dict, dict]:
-        """As `evaluate`, under the caller's grad mode: the program is itself a function that can be differentiated."""
-        env = self.graph.leaf_values(inputs, keywords)
-        seeds = seed if isinstance(seed, tuple | list) else (seed,)
-        env |= {f"seed_{position}": each for position, each in enumerate(seeds)}
-        results = self.built(*_picked(env, self.built.parameters))
-        split = len(self.value_keys)
-        values = dict(zip(self.value_keys, results[:split], strict=True))
-        return values, dict(zip(self.wrt_keys, results[split:], strict=True))
-
-
-def _build(graph: Graph, of: list[Node], wrt: list[Node], rules: RuleSet | None, values: list[Node]) -> Built:
-    choice = choose(graph.nodes, of, wrt, rules)
-    walk = Reverse(choice, of, wrt)
-    walk.walk(graph.nodes)
-    missing = [node for node in wrt if node not in walk.ready]
-    nodes = graph._needed([*of, *values, *missing])
-    lines = []
-    leaves = [shape_line(node) for node in walk.shapes if node.op is None]
-    for line, node in zip(forward_lines(nodes, choice), [n for n in nodes if n.op is not None], strict=True):
-        lines.append(line)
-        if node in walk.shapes:
-            lines.append(shape_line(node))
-    lines = [*leaves, *lines, *walk.lines]
-    return _assemble(graph, "gradient", lines, [*of, *values], wrt, missing, len(of), choice.origins)
-
-
-def _assemble(
-    graph: Graph,
-    name: str,
-    lines: list,
-    values: Sequence[Node],
-    wrt: Sequence[Node],
-    missing: Sequence[Node] = (),
-    seeds: int = 0,
-    origins: Mapping[Node, str] | None = None,
-) -> Built:
-    from cutaway.graph.backward import Line, Ref
-    from cutaway.graph.program import references
-
-    zeros = [Line((adjoint_name(n),), torch.zeros_like, "zeros_like", (Ref(n.identifier),), note="no path") for n in missing]
-    lines = [*lines, *zeros]
-    returns = [*(node.identifier for node in values), *(adjoint_name(node) for node in wrt)]
-    used = {name for line in lines for name in references([line.args, line.kwargs])} | set(returns)
-    leaves = [node.identifier for node in graph.nodes if node.op is None and node.identifier in used]
-    parameters = [*leaves, *(f"seed_{position}" for position in range(seeds))]
-    return Built(emit(name, parameters, lines, returns), parameters, origins or {})
-
-
-def _picked(values: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    return [values.get(name) for name in names]
-
-
-def _frozen(rules: RuleSet | None) -> Any:
-    """A hashable key for a rule set; None for one that cannot be cached."""
-    return tuple() if not rules else ("rules", id(rules), *((str(k), id(v)) for k, v in rules.items()))
 
 
 def _tensor_at(module: nn.Module, target: str) -> torch.Tensor:
@@ -269,7 +164,9 @@ def _tensor_at(module: nn.Module, target: str) -> torch.Tensor:
 
 def _check_input(node: Node, given: Any, sizes: dict[str, int]) -> None:
     if not isinstance(given, torch.Tensor):
-        raise ArgumentError(f"input {node.name!r} was a tensor when the graph was captured, but got {type(given).__name__}: {given!r}")
+        raise ArgumentError(
+            f"input {node.name!r} was a tensor when the graph was captured, but got {type(given).__name__}: {given!r}"
+        )
     expected = node.shape or ()
     fits = len(given.shape) == len(expected) and all(
         sizes.setdefault(want, got) == got if isinstance(want, str) else want == got
@@ -287,13 +184,8 @@ def _module_outputs(nodes: Sequence[Node]) -> dict[str, Node]:
     """For each module call, the last node computed inside that is used outside of it."""
     found: dict[str, Node] = {}
     for node in nodes:
-        inside = {call for _, call, _ in node.call}
         for _, call, _ in node.call:
             outside = not node.users or any(call not in {c for _, c, _ in user.call} for user in node.users)
             if outside and call and node.shape is not None:
                 found[call] = node
-        del inside
     return found
-
-
-Callback = Callable[[Node], Any]

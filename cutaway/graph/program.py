@@ -1,125 +1,127 @@
-"""Programs: straight-line Python functions made from lines, which can be read, run and compiled."""
+"""Programs: what a graph is asked for, built once and run many times."""
 
-import linecache
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cutaway.graph.backward import Line, Ref
+from cutaway.graph.backward import Line, Ref, Reverse, adjoint_name, choose, forward_lines, shape_line
+from cutaway.graph.emit import Emitted, emit, references
+from cutaway.graph.nodes import Node
+from cutaway.graph.rows import RuleSet
 
-_serial = count()
-_LOCAL = object()  # marks the names of values, which no function may take
+if TYPE_CHECKING:
+    from cutaway.graph.graph import Graph
 
-
-@dataclass(frozen=True)
-class Emitted:
-    """A function made from lines, with its source."""
-
-    function: Callable
-    code: str
+_NONE = choose([], (), (), None)
 
 
-def references(tree: Any) -> list[str]:
-    """The names that stand in a line's arguments."""
-    if isinstance(tree, Ref):
-        return [tree.name]
-    if isinstance(tree, Mapping):
-        return [name for branch in tree.values() for name in references(branch)]
-    if isinstance(tree, list | tuple):
-        return [name for branch in tree for name in references(branch)]
-    if isinstance(tree, slice):
-        return references((tree.start, tree.stop, tree.step))
-    return []
+class Built:
+    """The emitted function of a program and the names of its parameters."""
+
+    def __init__(self, emitted: Emitted, parameters: list[str], origins: Mapping[Node, str]) -> None:
+        self.emitted, self.parameters, self.origins = emitted, parameters, origins
+
+    def __call__(self, *values: Any) -> tuple:
+        return self.emitted.function(*values)
 
 
-def emit(name: str, parameters: Sequence[str], lines: Sequence[Line], returns: Sequence[str]) -> Emitted:
-    """Write lines as the source of one function that frees every value after its last use.
+class Program:
+    """A compiled request: values and adjoints as one straight-line function.
 
-    Args:
-        name: the function's name.
-        parameters: the names of its parameters.
-        lines: what it does.
-        returns: the names of what it returns, as a tuple.
+    Attributes:
+        code: the function's Python source, readable and runnable.
+        origins: for each node on the way back, whether a table row ("rule"), a given rule ("replaced") or the local vjp
+            ("fallback") served it.
     """
-    scope: dict[str, Any] = {"torch": torch, "inf": math.inf, "nan": math.nan}
-    scope |= dict.fromkeys((*parameters, *(target for line in lines for target in line.targets)), _LOCAL)
-    last = {used: position for position, line in enumerate(lines) for used in (*references([line.args, line.kwargs]), *line.targets)}
-    kept = set(returns)
-    text = [f"def {name}({', '.join(parameters)}):"]
-    for position, line in enumerate(lines):
-        label = _bind(scope, line.label, line.function)
-        call = [_literal(scope, line.label, value) for value in line.args]
-        call += [f"{key}={_literal(scope, line.label, value)}" for key, value in line.kwargs.items()]
-        targets = ", ".join(line.targets)
-        code = f"    {targets} = {label}({', '.join(call)})"
-        if line.label == "add" and len(line.args) == 2:
-            code = f"    {targets} = {call[0]} + {call[1]}"
-        elif line.label == "getitem":
-            code = f"    {targets} = {call[0]}[{call[1]}]"
-        text.append(f"{code}  # {line.note}" if line.note else code)
-        used = dict.fromkeys((*references([line.args, line.kwargs]), *line.targets))
-        dead = [value for value in used if last[value] == position and value not in kept]
-        if dead:
-            text.append(f"    del {', '.join(dead)}")
-    text.append(f"    return ({''.join(f'{value}, ' for value in returns)})")
-    scope = {key: value for key, value in scope.items() if value is not _LOCAL}
-    source = "\n".join(text) + "\n"
-    filename = f"<cutaway {name} {next(_serial)}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    exec(compile(source, filename, "exec"), scope)  # noqa: S102 - the source was written line by line above
-    return Emitted(scope[name], source)
+
+    def __init__(self, graph: "Graph", built: Built, single: bool, values: list, wrt: list) -> None:
+        self.graph, self.built, self.single = graph, built, single
+        self.value_keys, self.wrt_keys = values, wrt
+
+    @property
+    def code(self) -> str:
+        return self.built.emitted.code
+
+    @property
+    def origins(self) -> dict[str, str]:
+        return {node.name: origin for node, origin in self.built.origins.items()}
+
+    def __call__(self, *inputs: Any, seed: Any = None, **keywords: Any) -> Any:
+        """Compute the adjoints: one tensor if `wrt` was one name, otherwise a tuple.
+
+        Args:
+            inputs, keywords: the model's inputs.
+            seed: the adjoint of `of`: None for ones, a tensor like it, a function of its value, or a tuple of those.
+        """
+        adjoints = tuple(self.evaluate(*inputs, seed=seed, **keywords)[1].values())
+        return adjoints[0] if self.single else adjoints
+
+    def evaluate(self, *inputs: Any, seed: Any = None, **keywords: Any) -> tuple[dict, dict]:
+        """Compute values and adjoints: two dicts, keyed by the names as they were asked for."""
+        with torch.no_grad():
+            return self.differentiable(*inputs, seed=seed, **keywords)
+
+    def differentiable(self, *inputs: Any, seed: Any = None, **keywords: Any) -> tuple[dict, dict]:
+        """As `evaluate`, under the caller's grad mode: the program is itself a function that can be differentiated."""
+        env = self.graph.leaf_values(inputs, keywords)
+        seeds = seed if isinstance(seed, tuple | list) else (seed,)
+        env |= {f"seed_{position}": each for position, each in enumerate(seeds)}
+        results = self.built(*picked(env, self.built.parameters))
+        split = len(self.value_keys)
+        values = dict(zip(self.value_keys, results[:split], strict=True))
+        return values, dict(zip(self.wrt_keys, results[split:], strict=True))
 
 
-def interpret(lines: Sequence[Line], values: dict[str, Any]) -> dict[str, Any]:
-    """Run lines one by one, keeping every value by name (a trace; a program frees them)."""
-
-    def look(tree: Any) -> Any:
-        if isinstance(tree, Ref):
-            return values[tree.name]
-        if isinstance(tree, Mapping):
-            return {key: look(branch) for key, branch in tree.items()}
-        if isinstance(tree, list | tuple) and not isinstance(tree, torch.Size):
-            return type(tree)(look(branch) for branch in tree)
-        if isinstance(tree, slice):
-            return slice(look(tree.start), look(tree.stop), look(tree.step))
-        return tree
-
-    for line in lines:
-        result = line.function(*look(line.args), **look(line.kwargs))
-        if len(line.targets) == 1:
-            values[line.targets[0]] = result
-        else:
-            values.update(zip(line.targets, result, strict=True))
-    return values
+def forward_program(graph: "Graph") -> Built:
+    """The program that only computes the outputs."""
+    if "forward" not in graph.programs:
+        lines = forward_lines(graph.needed(graph.outputs), _NONE)
+        graph.programs["forward"] = assemble(graph, "forward", lines, graph.outputs, [])
+    return graph.programs["forward"]
 
 
-def _bind(scope: dict[str, Any], label: str, value: Any) -> str:
-    """The name under which a value is known to the program, made unique."""
-    name = "".join(letter if letter.isalnum() else "_" for letter in label)
-    for attempt in count():
-        candidate = name if attempt == 0 else f"{name}_{attempt}"
-        if scope.setdefault(candidate, value) is value:
-            return candidate
-    raise AssertionError("unreachable")
+def build(graph: "Graph", of: list[Node], wrt: list[Node], rules: RuleSet | None, values: list[Node]) -> Built:
+    choice = choose(graph.nodes, of, wrt, rules)
+    walk = Reverse(choice, of, wrt)
+    walk.walk(graph.nodes)
+    missing = [node for node in wrt if node not in walk.ready]
+    nodes = graph.needed([*of, *values, *missing])
+    lines = []
+    leaves = [shape_line(node) for node in walk.shapes if node.op is None]
+    for line, node in zip(forward_lines(nodes, choice), [n for n in nodes if n.op is not None], strict=True):
+        lines.append(line)
+        if node in walk.shapes:
+            lines.append(shape_line(node))
+    lines = [*leaves, *lines, *walk.lines]
+    return assemble(graph, "gradient", lines, [*of, *values], wrt, missing, len(of), choice.origins)
 
 
-def _literal(scope: dict[str, Any], label: str, value: Any) -> str:
-    """An argument as Python source: names for references, literals as they are, the rest bound in the scope."""
-    if isinstance(value, Ref):
-        return value.name
-    if isinstance(value, list | tuple):
-        inner = ", ".join(_literal(scope, label, part) for part in value)
-        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
-    if isinstance(value, slice):
-        return f"slice({', '.join(_literal(scope, label, p) for p in (value.start, value.stop, value.step))})"
-    if value is None or isinstance(value, bool | int | float | str):
-        return repr(value)
-    if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
-        return str(value)
-    if isinstance(value, torch.device):
-        return f"torch.{value!r}" if not repr(value).startswith("torch") else repr(value)
-    return _bind(scope, f"{label}_{type(value).__name__.lower()}", value)
+def assemble(
+    graph: "Graph",
+    name: str,
+    lines: list,
+    values: Sequence[Node],
+    wrt: Sequence[Node],
+    missing: Sequence[Node] = (),
+    seeds: int = 0,
+    origins: Mapping[Node, str] | None = None,
+) -> Built:
+    zeros = [
+        Line((adjoint_name(n),), torch.zeros_like, "zeros_like", (Ref(n.identifier),), note="no path") for n in missing
+    ]
+    lines = [*lines, *zeros]
+    returns = [*(node.identifier for node in values), *(adjoint_name(node) for node in wrt)]
+    used = {name for line in lines for name in references([line.args, line.kwargs])} | set(returns)
+    leaves = [node.identifier for node in graph.nodes if node.op is None and node.identifier in used]
+    parameters = [*leaves, *(f"seed_{position}" for position in range(seeds))]
+    return Built(emit(name, parameters, lines, returns), parameters, origins or {})
+
+
+def picked(values: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    return [values.get(name) for name in names]
+
+
+def cache_key(rules: RuleSet | None) -> tuple:
+    """What a program depends on in a rule set; the functions themselves, so that they live as long as the program."""
+    return tuple((key, value) for key, value in rules.items()) if rules else ()

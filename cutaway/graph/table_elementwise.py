@@ -5,15 +5,25 @@ import math
 import torch
 from torch import Tensor
 
-from cutaway.graph.rules import row
+from cutaway.graph.rows import row
 
 aten = torch.ops.aten
 
 
 # arithmetic: broadcasting, so adjoints are summed back to each argument's shape
-row("add.Tensor", broadcasts=True, self=lambda grad: grad, other=lambda grad, alpha: grad if alpha == 1 else grad * alpha)
+row(
+    "add.Tensor",
+    broadcasts=True,
+    self=lambda grad: grad,
+    other=lambda grad, alpha: grad if alpha == 1 else grad * alpha,
+)
 row("add.Scalar", broadcasts=True, self=lambda grad: grad)
-row("sub.Tensor", broadcasts=True, self=lambda grad: grad, other=lambda grad, alpha: -grad if alpha == 1 else grad * -alpha)
+row(
+    "sub.Tensor",
+    broadcasts=True,
+    self=lambda grad: grad,
+    other=lambda grad, alpha: -grad if alpha == 1 else grad * -alpha,
+)
 row("sub.Scalar", broadcasts=True, self=lambda grad: grad)
 row("rsub.Scalar", "rsub.Tensor", broadcasts=True, self=lambda grad, alpha: grad * -alpha, other=lambda grad: grad)
 row("mul.Tensor", broadcasts=True, self=lambda grad, other: grad * other, other=lambda grad, self: grad * self)
@@ -99,7 +109,10 @@ row(
     "leaky_relu",
     self=lambda grad, self, negative_slope: aten.leaky_relu_backward(grad, self, negative_slope, False),
 )
-row("elu", self=lambda grad, self, alpha, scale, input_scale: aten.elu_backward(grad, alpha, scale, input_scale, False, self))
+row(
+    "elu",
+    self=lambda grad, self, alpha, scale, input_scale: aten.elu_backward(grad, alpha, scale, input_scale, False, self),
+)
 row("gelu", self=lambda grad, self, approximate: aten.gelu_backward(grad, self, approximate=approximate))
 row("silu", self=lambda grad, self: aten.silu_backward(grad, self))
 row("softplus", self=lambda grad, self, beta, threshold: aten.softplus_backward(grad, self, beta, threshold))

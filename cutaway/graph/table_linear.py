@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cutaway.graph.rules import row
+from cutaway.graph.rows import row
 
 aten = torch.ops.aten
 
@@ -51,7 +51,9 @@ def matmul_other(grad: Tensor, self: Tensor, other_shape: Sequence[int]) -> Tens
     """δB = Aᵀ·δC for every case of `torch.matmul`."""
     if self.ndim == 1:
         grad = grad.unsqueeze(-1) if len(other_shape) == 1 else grad
-        return sum_to(self * grad.squeeze(-1), other_shape) if len(other_shape) == 1 else _outer(self, grad, other_shape)
+        return (
+            sum_to(self * grad.squeeze(-1), other_shape) if len(other_shape) == 1 else _outer(self, grad, other_shape)
+        )
     if len(other_shape) == 1:
         return sum_to((self * grad.unsqueeze(-1)).reshape(-1, self.shape[-1]).sum(0), other_shape)
     return sum_to(self.mT @ grad, other_shape)
@@ -68,7 +70,9 @@ def _pair(value: int | Sequence[int], length: int) -> list[int]:
     return [value] * length if isinstance(value, int) else list(value) * (length if len(value) == 1 else 1)
 
 
-def _convolution(mask: tuple[bool, bool], grad, input, weight, stride, padding, dilation, groups, transposed, output_padding):  # noqa: A002
+def _convolution(
+    mask: tuple[bool, bool], grad, input, weight, stride, padding, dilation, groups, transposed, output_padding
+):  # noqa: A002
     spatial = grad.ndim - 2
     return aten.convolution_backward(
         grad, input, weight, None,
@@ -84,15 +88,19 @@ def convolution_input(grad, input_shape, weight, stride, padding, dilation, grou
     return _convolution((True, False), *args)[0]
 
 
-def convolution_weight(grad, input, weight_shape, stride, padding, dilation, groups, transposed=False, output_padding=0):  # noqa: A002
+def convolution_weight(
+    grad, input, weight_shape, stride, padding, dilation, groups, transposed=False, output_padding=0
+):  # noqa: A002
     """The adjoint of a convolution's kernel: the correlation of input and adjoint."""
     shape_only = grad.new_empty(1).expand(tuple(weight_shape))
     args = (grad, input, shape_only, stride, padding, dilation, groups, transposed, output_padding)
     return _convolution((False, True), *args)[1]
 
 
-def _same(input_shape: Sequence[int], weight_shape: Sequence[int], dilation: Sequence[int]) -> tuple[list[int], list[int]]:
-    """"same" padding: the total d·(k − 1) of each dimension as (left, right), the odd one on the right."""
+def _same(
+    input_shape: Sequence[int], weight_shape: Sequence[int], dilation: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """ "same" padding: the total d·(k − 1) of each dimension as (left, right), the odd one on the right."""
     total = [d * (k - 1) for d, k in zip(dilation, weight_shape[2:], strict=False)]
     return [t // 2 for t in total], [t - t // 2 for t in total]
 
@@ -200,7 +208,9 @@ row(
 )
 
 
-def slice_tensor(grad: Tensor, self_shape: Sequence[int], dim: int, start: int | None, end: int | None, step: int) -> Tensor:
+def slice_tensor(
+    grad: Tensor, self_shape: Sequence[int], dim: int, start: int | None, end: int | None, step: int
+) -> Tensor:
     """The adjoint goes back to its place, zeros around it."""
     stop = self_shape[dim] if end is None else end
     return aten.slice_backward(grad, tuple(self_shape), dim, start or 0, stop, step)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cutaway.graph.rules import row
+from cutaway.graph.rows import row
 
 aten = torch.ops.aten
 
@@ -25,7 +25,14 @@ row(
     residuals=("indices",),
     self=lambda grad, self, kernel_size, stride, padding, dilation, ceil_mode, indices: (
         aten.max_pool2d_with_indices_backward(
-            grad, self, _two(kernel_size), _two(stride or kernel_size), _two(padding), _two(dilation), ceil_mode, indices
+            grad,
+            self,
+            _two(kernel_size),
+            _two(stride or kernel_size),
+            _two(padding),
+            _two(dilation),
+            ceil_mode,
+            indices,
         )
     ),
 )
@@ -38,7 +45,11 @@ row(
         )
     ),
 )  # fmt: skip
-row("adaptive_avg_pool2d", "_adaptive_avg_pool2d", self=lambda grad, self: aten._adaptive_avg_pool2d_backward(grad, self))
+row(
+    "adaptive_avg_pool2d",
+    "_adaptive_avg_pool2d",
+    self=lambda grad, self: aten._adaptive_avg_pool2d_backward(grad, self),
+)
 
 
 # batch norm with fixed statistics is affine: y = (x − μ)·w/√(σ² + ε) + b
@@ -54,7 +65,9 @@ def batch_norm_input(grad, weight, running_var, eps):
 
 def batch_norm_weight(grad, input, running_mean, running_var, eps):  # noqa: A002
     """δw = Σ δy·(x − μ)/√(σ² + ε)."""
-    normal = (input - _along_channels(running_mean, grad.ndim)) * _along_channels(torch.rsqrt(running_var + eps), grad.ndim)
+    normal = (input - _along_channels(running_mean, grad.ndim)) * _along_channels(
+        torch.rsqrt(running_var + eps), grad.ndim
+    )
     return (grad * normal).sum((0, *range(2, grad.ndim)))
 
 
@@ -90,10 +103,19 @@ def layer_norm(grad, input, normalized_shape, mean, rstd, weight, bias, needs): 
     return aten.native_layer_norm_backward(grad, input, normalized_shape, mean, rstd, weight, bias, mask)
 
 
-row("layer_norm", forward=layer_norm_forward, residuals=("mean", "rstd"), joint=(("input", "weight", "bias"), layer_norm))
+row(
+    "layer_norm",
+    forward=layer_norm_forward,
+    residuals=("mean", "rstd"),
+    joint=(("input", "weight", "bias"), layer_norm),
+)
 
 # y = softmax(x): δx = y·(δy − Σ δy·y)
-row("softmax.int", "_softmax", self=lambda grad, result, dim: aten._softmax_backward_data(grad, result, dim, result.dtype))
+row(
+    "softmax.int",
+    "_softmax",
+    self=lambda grad, result, dim: aten._softmax_backward_data(grad, result, dim, result.dtype),
+)
 row("log_softmax.int", "_log_softmax",
     self=lambda grad, result, dim: aten._log_softmax_backward_data(grad, result, dim, result.dtype))  # fmt: skip
 
@@ -123,5 +145,3 @@ def attention(grad, query, key, value, attn_mask, is_causal, scale, needs):
 
 
 row("scaled_dot_product_attention", joint=(("query", "key", "value"), attention))
-
-

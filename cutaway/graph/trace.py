@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cutaway.graph.backward import Choice, Reverse, adjoint_name, choose, forward_lines, shape_line
+from cutaway.graph.emit import interpret
 from cutaway.graph.nodes import Node
-from cutaway.graph.program import interpret
 
 if TYPE_CHECKING:
     from cutaway.graph.graph import Graph
@@ -52,8 +52,7 @@ class Trace:
             seed: its adjoint: None for ones, a tensor shaped like it, or a function of its value.
         """
         node = self.graph[of]
-        leaves = [leaf for leaf in self.graph.nodes if leaf.op is None and leaf.differentiable]
-        walk = Reverse(self.choice, [node], leaves)
+        walk = Reverse(self.choice, [node], _leaves(self.graph))
         walk.walk(self.graph.nodes[: node.index + 1])
         env = dict(self.values) | {"seed_0": seed}
         with torch.no_grad():
@@ -69,12 +68,16 @@ class Trace:
 
 def run(graph: "Graph", inputs: tuple, keywords: Mapping[str, Any], rules: Any = None) -> Trace:
     """Run a graph forward, keeping every value (and every residual a backward pass may want)."""
-    leaves = [leaf for leaf in graph.nodes if leaf.op is None and leaf.differentiable]
-    choice = choose(graph.nodes, None, leaves, rules)
+    choice = choose(graph.nodes, None, _leaves(graph), rules)
     env: dict[str, Any] = graph.leaf_values(inputs, keywords)
     with torch.no_grad():
         interpret(forward_lines(graph.nodes, choice), env)
     return Trace(graph, env, {}, choice)
+
+
+def _leaves(graph: "Graph") -> list[Node]:
+    """What everything is differentiated with respect to: inputs and parameters."""
+    return [leaf for leaf in graph.nodes if leaf.kind in ("input", "parameter") and leaf.differentiable]
 
 
 def first_nonfinite(trace: Trace) -> Node | None:
@@ -84,5 +87,3 @@ def first_nonfinite(trace: Trace) -> Node | None:
         if isinstance(value, torch.Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
             return node
     return None
-
-
