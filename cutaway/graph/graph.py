@@ -56,7 +56,7 @@ class Graph:
         return any(isinstance(size, str) for node in self.inputs for size in node.shape or ())
 
     def __getitem__(self, name: str | Node) -> Node:
-        """A node by its name, by a module's path (the node of that module's output), or "output"."""
+        """A node by its name, or by a module's path (that module's output); "input" or "x" and "output" are the first ones."""
         if isinstance(name, Node):
             return name
         if name in self.by_name:
@@ -65,10 +65,12 @@ class Graph:
             return self.by_module[name]
         if name == "output" and self.outputs:
             return self.outputs[0]
-        raise nearest(name, [*self.by_name, *self.by_module, "output"], "node")
+        if name in ("x", "input") and self.inputs:
+            return self.inputs[0]
+        raise nearest(name, dict.fromkeys([*self.by_name, *self.by_module, "input", "output"]), "node")
 
     def __contains__(self, name: str) -> bool:
-        return name in self.by_name or name in self.by_module or name == "output"
+        return name in self.by_name or name in self.by_module or name in ("x", "input", "output")
 
     def __repr__(self) -> str:
         operations = sum(node.op is not None for node in self.nodes)
