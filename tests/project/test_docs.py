@@ -32,9 +32,18 @@ def text_of(path: Path) -> str:
         return ""
 
 
+FENCED = re.compile(r"^```.*?^```", flags=re.S | re.M)
+INLINE = re.compile(r"`[^`\n]*`")
+
+
 def without_code(text: str) -> str:
     """Blank out fenced and inline code, where brackets are no links."""
-    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
+    return INLINE.sub("", FENCED.sub("", text))
+
+
+def code_of(text: str) -> str:
+    """Keep the fenced and inline code only."""
+    return "\n".join(FENCED.findall(text) + INLINE.findall(FENCED.sub("", text)))
 
 
 def links(text: str) -> list[str]:
@@ -46,7 +55,7 @@ def links(text: str) -> list[str]:
 
 def anchors(text: str) -> set[str]:
     """Make the anchors of a page's headings as GitHub does."""
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), flags=re.M)
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", text), flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -72,9 +81,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_of_the_readme_are_targets_of_make() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", text_of(ROOT / "Makefile"), flags=re.M))
     for name in ("README.md", "CONTRIBUTING.md"):
-        shown = set(
-            re.findall(r"\bmake ([a-z][a-z-]+)\b", "\n".join(re.findall(r"`[^`]+`", text_of(ROOT / name), re.S)))
-        )
+        shown = set(re.findall(r"\bmake ([a-z][a-z-]+)\b", code_of(text_of(ROOT / name))))
         assert shown - targets == set(), f"{name} shows targets that Makefile lacks"
     screen = "\n".join(text_of(ROOT / "README.md").splitlines()[:30])
     assert "make demo" in screen and "make test" in screen, "both commands stand in the first screen"
