@@ -1,0 +1,297 @@
+"""Inside the loop: one step, one epoch, its end, and the checkpoints between."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.errors import NonFiniteError
+from cutaway.rng import derive, generator
+from cutaway.train.batches import Augment, Source
+from cutaway.train.checkpoint import save_checkpoint
+from cutaway.train.gradients import Step
+from cutaway.train.guard import all_finite, describe_nonfinite
+from cutaway.train.interrupt import Wish
+from cutaway.train.losses import Loss
+from cutaway.train.measure import evaluate
+from cutaway.train.metrics import HIGHER_IS_BETTER, metric_functions
+from cutaway.train.progress import Show
+from cutaway.train.record import WEIGHTS, append_history, write_weights
+from cutaway.train.schedules import Schedule
+from cutaway.train.settings import Settings
+from cutaway.train.state import State, copied, update_average
+
+Callback = Callable[["Epoch"], Any]
+Adversary = Callable[..., Any]
+
+CHECK_EVERY = 64  # steps between looks at whether everything is finite
+_COST = 0.02  # share of the time that checkpoints may take
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a callback sees after each epoch; returning True stops the training.
+
+    Attributes:
+        number: the epoch, counted from 1.
+        row: its line of the history.
+        model: the network, in training mode; leave it as it is.
+        folder: the run folder, None without.
+    """
+
+    number: int
+    row: dict[str, Any]
+    model: nn.Module
+    folder: Path | None
+
+
+@dataclass
+class Job:
+    """One training run's fixed parts, and its state."""
+
+    settings: Settings
+    source: Source
+    validation: Any
+    state: State
+    names: list[str]
+    step: Step
+    loss: Loss
+    schedule: Schedule
+    rates: list[float]
+    weights: list[Tensor]
+    folder: Path | None = None
+    augment: Augment | None = None
+    adversary: Adversary | None = None
+    callbacks: tuple[Callback, ...] = ()
+    checkpoint_every: int | None = None
+    show: Show = field(default=lambda done, **_: None)
+    wish: Wish = field(default_factory=Wish)
+    snapshot: dict[str, Any] | None = None
+    began: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=time.monotonic)
+    cost: float = 0.0
+    note: str = ""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network in training."""
+        return self.state.model
+
+
+def train_epoch(job: Job) -> bool:
+    """Train from the cursor to the end of the epoch; False when the user wished to stop before it."""
+    state = job.state
+    job.model.train()
+    for x, y in job.source.epoch(state.epoch, state.step):
+        take_step(job, x, y)
+        if state.total % CHECK_EVERY == 0:
+            check(job)
+        if job.wish.stop:
+            return False
+        keep(job)
+        job.show(state.total, note=job.note)
+    return True
+
+
+def take_step(job: Job, x: Tensor, y: Tensor) -> None:
+    """Compute the gradient for one batch and move the weights."""
+    state, settings = job.state, job.settings
+    x = prepared(job, x, y)
+    factor = job.schedule(progress(job))
+    for group, rate in zip(state.optimizer.param_groups, job.rates, strict=True):
+        group["lr"] = rate * factor
+    if isinstance(state.optimizer, torch.optim.LBFGS):
+        value, outputs = _closure_step(job, x, y)
+    else:
+        value, outputs, gradients = job.step(x, y)
+        _assign(job, gradients)
+        state.optimizer.step()
+    if state.ema is not None:
+        update_average(state.ema, zip(job.names, job.weights, strict=True), settings.ema or 0.0)
+    state.meter.add(value, outputs, y)
+    state.step += 1
+    state.total += 1
+
+
+def _assign(job: Job, gradients: list[Tensor]) -> None:
+    """Give the optimiser its gradients, with the L1 term and clipped."""
+    if job.settings.l1:
+        torch._foreach_add_(gradients, torch._foreach_sign([w.detach() for w in job.weights]), alpha=job.settings.l1)
+    if job.settings.clip is not None:
+        total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        torch._foreach_mul_(gradients, (job.settings.clip / total.clamp_min(1e-12)).clamp_max(1.0))
+    for weight, gradient in zip(job.weights, gradients, strict=True):
+        weight.grad = gradient
+
+
+def _closure_step(job: Job, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """A step of an optimiser that asks for the loss several times."""
+    first: list[Tensor] = []
+
+    def closure() -> float:
+        value, outputs, gradients = job.step(x, y)
+        _assign(job, gradients)
+        if not first:
+            first.extend([value, outputs])
+        return float(value)
+
+    job.state.optimizer.step(closure)
+    return first[0], first[1]
+
+
+def prepared(job: Job, x: Tensor, y: Tensor) -> Tensor:
+    """Augment the inputs, then let the adversary change them; both fixed by seed and step."""
+    if job.augment is not None:
+        x = job.augment(x, generator(job.settings.seed, "augment", job.state.total, device=x.device))
+    if job.adversary is not None:
+        made = job.adversary(job.model, x, y, seed=derive(job.settings.seed, "adversary", job.state.total))
+        x = made if isinstance(made, Tensor) else made.x
+    return x
+
+
+def progress(job: Job) -> float:
+    """Share of the training done, in [0, 1]."""
+    steps, state = job.source.steps, job.state
+    done = state.epoch if steps is None else state.epoch + state.step / steps
+    return min(done / max(job.settings.epochs, 1), 1.0)
+
+
+def end_epoch(job: Job) -> None:
+    """Measure on validation data, note the history, keep the best weights, call the callbacks."""
+    state, settings = job.state, job.settings
+    check(job)
+    row: dict[str, Any] = {"epoch": state.epoch + 1, **state.meter.means()}
+    row["learning_rate"] = state.optimizer.param_groups[0]["lr"]
+    if job.validation is not None:
+        wanted = {"loss": job.loss, **metric_functions(settings.metrics)}
+        with averaged(state):
+            measured = evaluate(job.model, job.validation, named(wanted), batch_size=max(settings.batch_size, 256))
+        row |= {f"validation_{name}": value for name, value in measured.values.items()}
+        _judge(job, row)
+    row["seconds"] = round(spent(job), 3)
+    state.history.append(row)
+    state.meter.load({"counts": [], "values": {}})
+    state.epoch, state.step = state.epoch + 1, 0
+    job.note = "  ".join(f"{n} {row[n]:.4f}" for n in ("loss", "validation_loss", "validation_accuracy") if n in row)
+    for callback in job.callbacks:
+        if callback(Epoch(state.epoch, dict(row), job.model, job.folder)) is True:
+            state.stopped = True
+    if job.folder is not None:
+        append_history(job.folder, row)
+    keep(job)
+
+
+def named(functions: dict[str, Any]) -> list[Any]:
+    """Functions under the names they are asked by, as `evaluate` takes them."""
+
+    def rename(name: str, function: Any) -> Any:
+        def measure(outputs: Tensor, targets: Tensor) -> Tensor:
+            return function(outputs, targets)
+
+        measure.__name__ = name
+        return measure
+
+    return [rename(name, function) for name, function in functions.items()]
+
+
+def _judge(job: Job, row: dict[str, Any]) -> None:
+    """Keep the weights if this epoch is the best by the monitored value."""
+    state, monitor = job.state, job.settings.monitor
+    value = row[f"validation_{monitor}"]
+    score = value if monitor in HIGHER_IS_BETTER else -value
+    if state.best is None or score > state.best["score"]:
+        state.best = {"score": score, "epoch": state.epoch + 1, "weights": copied(state.weights())}
+        state.stale = 0
+    else:
+        state.stale += 1
+
+
+@contextmanager
+def averaged(state: State) -> Iterator[None]:
+    """Use the moving average of the weights for a while."""
+    if state.ema is None:
+        yield
+        return
+    own = copied(dict(state.model.state_dict()))
+    state.model.load_state_dict(state.weights())
+    try:
+        yield
+    finally:
+        state.model.load_state_dict(own)
+
+
+def spent(job: Job) -> float:
+    """Seconds of training, those before a resumption included."""
+    return job.state.seconds + time.monotonic() - job.began
+
+
+def keep(job: Job, now: bool = False) -> None:
+    """Write a checkpoint when one is due: so often that writing takes a small share of the time."""
+    if job.folder is None:
+        return
+    due = time.monotonic() - job.saved >= max(1.0, job.cost / _COST)
+    if job.checkpoint_every is not None:
+        due = job.state.total % job.checkpoint_every == 0
+    if not (due or now):
+        return
+    began = time.monotonic()
+    job.state.seconds, job.began = spent(job), began
+    save_checkpoint(job.folder, job.state.tree())
+    best = job.state.best
+    write_weights(job.folder / WEIGHTS, job.state.weights() if best is None else best["weights"])
+    job.saved = time.monotonic()
+    job.cost = job.saved - began
+
+
+def check(job: Job) -> None:
+    """Look whether losses and weights are finite; if not, go back and find out where it began."""
+    if job.settings.nonfinite != "stop":
+        job.state.meter.flush()
+        return
+    state = job.state
+    state.meter.flush()
+    if all_finite([state.meter.losses(), *job.weights]):
+        tree = state.tree()
+        job.snapshot = {**copied({k: v for k, v in tree.items() if k != "best"}), "best": tree["best"]}
+    else:
+        _trace_back(job)
+
+
+def _trace_back(job: Job) -> None:
+    """Repeat the steps since the last finite state one by one, and stop before the one that breaks."""
+    state, wrong_at = job.state, job.state.total
+    if job.snapshot is None:
+        raise NonFiniteError("the model's weights are not finite before the first step; initialise it again")
+    state.load(copied(job.snapshot))
+    job.model.train()
+    for x, y in job.source.epoch(state.epoch, state.step):
+        before = {**copied({k: v for k, v in state.tree().items() if k != "best"}), "best": state.best}
+        what = describe_nonfinite(job.model, job.loss, job.step, prepared(job, x, y), y, job.names)
+        state.load(copied(before))
+        if what is None:
+            take_step(job, x, y)
+            if all_finite(job.weights):
+                if state.total >= wrong_at:
+                    break
+                continue
+            bad = [n for n, w in zip(job.names, job.weights, strict=True) if not all_finite([w])]
+            what = f"loss and gradients are finite but the update of {', '.join(bad[:5])} is not"
+            state.load(copied(before))
+        _stop(job, what)
+    _stop(job, "it did not appear again when the steps were repeated, so the data or the model are not deterministic")
+
+
+def _stop(job: Job, what: str) -> None:
+    keep(job, now=True)
+    state = job.state
+    kept = f" The state before this step is kept in {job.folder}." if job.folder else ""
+    raise NonFiniteError(
+        f"epoch {state.epoch + 1}, step {state.step + 1} (learning rate "
+        f"{state.optimizer.param_groups[0]['lr']:.3g}): {what}.{kept} Lower lr, set clip=1.0, or look at the data; "
+        "nonfinite='continue' trains on regardless"
+    )

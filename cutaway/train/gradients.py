@@ -1,0 +1,228 @@
+"""One training step's loss, outputs and gradients, computed by the project's own engine or by autograd."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cutaway import graph as engine
+from cutaway.errors import ArgumentError, CaptureError
+from cutaway.train.losses import Loss
+from cutaway.train.metrics import per_example
+
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, list[Tensor]]]
+
+
+def mean_loss(loss: Loss, outputs: Any, targets: Tensor) -> Tensor:
+    """Average a loss over the examples.
+
+    >>> mean_loss(lambda outputs, targets: outputs - targets, torch.tensor([1.0, 3.0]), torch.zeros(2))
+    tensor(2.)
+    """
+    values = loss(outputs, targets)
+    return values if values.dim() == 0 else per_example(values, values.shape[0]).mean()
+
+
+def autograd_step(
+    model: Callable[[Tensor], Any], loss: Loss, parameters: Mapping[str, Tensor], precision: str = "float32"
+) -> Step:
+    """Make the step with `torch.autograd.grad`.
+
+    Args:
+        model: from inputs to outputs.
+        loss: from outputs and targets to one value per example.
+        parameters: what to differentiate by, by name.
+        precision: "float32" leaves the model's own; "bfloat16" computes the forward pass under autocast.
+
+    Returns:
+        A function `(x, y) -> (loss, outputs, gradients)`; the gradients are in the order of `parameters`.
+
+    >>> net = nn.Linear(1, 1, bias=False)
+    >>> step = autograd_step(net, lambda z, t: (z - t).square().sum(1), dict(net.named_parameters()))
+    >>> value, outputs, (gradient,) = step(torch.ones(1, 1), torch.zeros(1, 1))
+    >>> bool(torch.isclose(gradient, 2 * net.weight).all())
+    True
+    """
+    weights = list(parameters.values())
+
+    def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            outputs = model(x)
+            value = mean_loss(loss, outputs, y)
+        found = torch.autograd.grad(value, weights, allow_unused=True)
+        gradients = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)]
+        return value.detach(), outputs.detach(), gradients
+
+    return step
+
+
+def in_pieces(step: Step, pieces: int) -> Step:
+    """Compute a batch's gradient in several smaller batches, for less memory and the same result.
+
+    >>> net = nn.Linear(2, 1)
+    >>> whole = autograd_step(net, lambda z, t: z.square().sum(1), dict(net.named_parameters()))
+    >>> x, y = torch.randn(6, 2), torch.zeros(6)
+    >>> a, b = whole(x, y)[2][0], in_pieces(whole, 4)(x, y)[2][0]
+    >>> bool(torch.allclose(a, b, atol=1e-6))
+    True
+    """
+    if pieces == 1:
+        return step
+
+    def pieced(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        total, kept, summed = torch.zeros((), device=x.device), [], None
+        for part_x, part_y in zip(x.chunk(pieces), y.chunk(pieces), strict=True):
+            share = len(part_x) / len(x)
+            value, outputs, gradients = step(part_x, part_y)
+            total = total + share * value
+            kept.append(outputs)
+            torch._foreach_mul_(gradients, share)
+            summed = gradients if summed is None else torch._foreach_add(summed, gradients)
+        return total, torch.cat(kept), list(summed or ())
+
+    return pieced
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that are to be trained, by name.
+
+    >>> list(trainable(nn.Linear(1, 1)))
+    ['weight', 'bias']
+    """
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+class WithLoss(nn.Module):
+    """A network followed by its mean loss, so that both are one computation graph.
+
+    >>> WithLoss(nn.Identity(), lambda outputs, targets: outputs)(torch.tensor([1.0, 3.0]), torch.zeros(2))
+    (tensor(2.), tensor([1., 3.]))
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the mean loss and the outputs."""
+        outputs = self.model(x)
+        return mean_loss(self.loss, outputs, y), outputs
+
+
+def engine_step(
+    model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], rules: Mapping[Any, Any] | None = None
+) -> Step:
+    """Make the step with Cutaway's own reverse pass over the captured graph of network and loss.
+
+    The graph is captured with the first batch, in each module's own mode; running statistics that the network
+    would have changed are changed by the step.
+
+    Args:
+        model: from inputs to outputs.
+        loss: from outputs and targets to one value per example.
+        parameters: what to differentiate by, by name.
+        rules: a rule set other than backpropagation.
+
+    Returns:
+        A function `(x, y) -> (loss, outputs, gradients)`.
+
+    Raises:
+        CaptureError: by the step, when the network cannot be captured.
+
+    >>> net = nn.Linear(1, 1, bias=False)
+    >>> step = engine_step(net, lambda z, t: (z - t).square().sum(1), dict(net.named_parameters()))
+    >>> value, outputs, (gradient,) = step(torch.ones(2, 1), torch.zeros(2, 1))
+    >>> bool(torch.isclose(gradient, 2 * net.weight).all())
+    True
+    """
+    whole = WithLoss(model, loss)
+    found: dict[tuple[Any, ...], Step] = {}
+
+    def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        key = (x.shape[1:], x.dtype, y.shape[1:], y.dtype)
+        chosen = found.get(key) or found.get((*key, len(x)))
+        if chosen is None:
+            whole.training = model.training
+            graph = engine.capture(whole, x, y, train=None)
+            chosen = _program_step(graph, list(parameters), rules)
+            found[key if graph.dynamic else (*key, len(x))] = chosen
+        return chosen(x, y)
+
+    return step
+
+
+def _program_step(graph: engine.Graph, names: list[str], rules: Mapping[Any, Any] | None) -> Step:
+    """The step for inputs of one shape."""
+    loss, outputs = graph.outputs
+    buffers = dict(graph.module.named_buffers())
+    updates = [(buffers[name], node) for name, node in graph.updates.items()]
+    used = {node.target for node in graph.parameters}
+    wanted = [f"model.{name}" for name in names if f"model.{name}" in used]
+    program = graph.gradient(loss, wanted, rules=rules, values=[outputs, *(node for _, node in updates)])
+    weights = dict(graph.module.named_parameters())
+
+    def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        values, adjoints = program.evaluate(x, y)
+        with torch.no_grad():
+            for buffer, node in updates:
+                buffer.copy_(values[node])
+        gradients = [
+            adjoints[f"model.{n}"] if f"model.{n}" in adjoints else torch.zeros_like(weights[f"model.{n}"])
+            for n in names
+        ]
+        return values[loss], values[outputs], gradients
+
+    return step
+
+
+def make_step(
+    model: nn.Module,
+    loss: Loss,
+    parameters: Mapping[str, Tensor],
+    precision: str = "float32",
+    rules: Mapping[Any, Any] | None = None,
+) -> Step:
+    """Make the gradient step: the project's own engine, or autograd for a network that cannot be captured.
+
+    Args:
+        model: from inputs to outputs.
+        loss: from outputs and targets to one value per example.
+        parameters: what to differentiate by, by name.
+        precision: "bfloat16" computes under autocast, which is autograd's.
+        rules: a rule set other than backpropagation; needs the engine.
+
+    Returns:
+        A function `(x, y) -> (loss, outputs, gradients)`.
+
+    Raises:
+        ArgumentError: rules were given together with a precision that the engine does not compute in.
+        CaptureError: rules were given for a network that cannot be captured.
+
+    >>> net = nn.Linear(2, 2)
+    >>> step = make_step(net, lambda z, t: z.square().sum(1), dict(net.named_parameters()))
+    >>> len(step(torch.ones(3, 2), torch.zeros(3))[2])
+    2
+    """
+    plain = autograd_step(model, loss, parameters, precision)
+    if precision != "float32":
+        if rules is not None:
+            raise ArgumentError(f"rules= need precision='float32', not {precision!r}")
+        return plain
+    own: list[Step] = [engine_step(model, loss, parameters, rules)]
+
+    def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        try:
+            return own[0](x, y)
+        except CaptureError as reason:
+            if rules is not None:
+                raise
+            warnings.warn(
+                f"this network cannot be captured; autograd computes the gradients: {reason}", stacklevel=2
+            )
+            own[0] = plain
+            return plain(x, y)
+
+    return step

@@ -1,0 +1,349 @@
+"""The training loop: `fit`."""
+
+import inspect
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cutaway.data import Dataset
+from cutaway.data import check as check_data
+from cutaway.errors import ArgumentError, DataError, RunFolderError
+from cutaway.rng import derive
+from cutaway.train.batches import Arrays, Augment, Source, as_arrays, make_source
+from cutaway.train.checkpoint import load_checkpoint
+from cutaway.train.epoch import Adversary, Callback, Job, check, end_epoch, keep, named, spent, train_epoch
+from cutaway.train.gradients import in_pieces, make_step
+from cutaway.train.interrupt import interruptible
+from cutaway.train.losses import loss_function
+from cutaway.train.measure import evaluate, placement
+from cutaway.train.metrics import metric_functions
+from cutaway.train.optimizers import make_optimizer, parameter_groups
+from cutaway.train.progress import training_bar
+from cutaway.train.record import (
+    INITIAL,
+    RUN,
+    WEIGHTS,
+    environment,
+    git_state,
+    holds_run,
+    open_folder,
+    read_json,
+    write_history,
+    write_json,
+    write_weights,
+)
+from cutaway.train.results import Run, columns, evaluation_record, load_run
+from cutaway.train.schedules import schedule_function
+from cutaway.train.settings import Settings, make_settings
+from cutaway.train.state import Meter, State, copied, random_state, set_random_state
+
+
+def fit(
+    model: nn.Module,
+    train: Any,
+    validation: Any = None,
+    test: Any = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    callbacks: Iterable[Callback] = (),
+    progress: bool = True,
+    device: str | torch.device | None = None,
+    augment: Augment | None = None,
+    adversary: Adversary | None = None,
+    rules: Mapping[Any, Any] | None = None,
+    checkpoint_every: int | None = None,
+    record: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
+    **changes: Any,
+) -> Run:
+    """Train a network.
+
+    The model given is the one that is trained; afterwards it holds the weights that were kept (the best epoch's when
+    there is validation data) and is in evaluation mode.
+
+    Args:
+        model: from inputs `(N, …)` to outputs, logits `(N, K)` for the default loss.
+        train: a Dataset, a pair (x, y) of tensors or arrays, or a DataLoader or other iterable of (x, y) batches.
+        validation: data to choose the best epoch by; never the test data.
+        test: data measured once, at the end, with the weights kept.
+        out: run folder to write; nothing is written without.
+        overwrite: replace the run that the folder holds.
+        resume: go on with the run that the folder holds, to the same bits as if it had never stopped.
+        callbacks: functions of an `Epoch`, called after each; one that returns True ends the training.
+        progress: show a bar on the terminal.
+        device: where to train; the model's own place by default.
+        augment: function `(x, generator) -> x` that changes training batches.
+        adversary: function `(model, x, y) -> x` or attack that changes training batches (adversarial training).
+        rules: a set of backward rules other than backpropagation.
+        checkpoint_every: steps between checkpoints; by default so often that they take 2 % of the time.
+        record: what else to write into `run.json`, such as `{"model": {"name": …}, "data": {…}}`.
+        settings: a `Settings`, or None for the defaults.
+        changes: any field of `Settings` (`epochs=20, lr=1e-3, optimizer="adamw", patience=5, …`).
+
+    Returns:
+        Run with model, history and measurements. Ctrl-C ends the training after the step; the run's status is then
+        "interrupted" and resume=True goes on.
+
+    Raises:
+        ArgumentError, LookupFailure: a setting is out of range or unknown.
+        DataError: the data are empty, not finite or do not fit together.
+        RunFolderError: the folder holds a run, cannot be written or the disk is too full.
+        NonFiniteError: a loss, gradient or weight is NaN or infinite; the node where it began is named.
+
+    >>> from cutaway.rng import generator
+    >>> x = torch.randn(64, 2, generator=generator(0)); y = (x[:, 0] > 0).long()
+    >>> run = fit(nn.Linear(2, 2), (x, y), epochs=20, lr=0.1, progress=False)
+    >>> run.history["accuracy"][-1] > 0.9
+    True
+    """
+    chosen = make_settings(settings, **changes)
+    if chosen.patience is not None and validation is None:
+        raise ArgumentError(f"patience={chosen.patience} needs validation data to watch; pass validation=…")
+    if device is not None:
+        model.to(device)
+    where, dtype = placement(model)
+    for data, what in ((train, "training"), (validation, "validation"), (test, "test")):
+        check_arrays(data, what)
+    source = make_source(train, chosen.batch_size, chosen.seed, where, dtype, chosen.drop_last)
+    with isolated(where, chosen.seed):
+        job = _prepare(model, source, validation, chosen, rules)
+        job.augment, job.adversary = augment, _seeded(adversary)
+        job.callbacks, job.checkpoint_every = tuple(callbacks), checkpoint_every
+        written = _describe(model, train, chosen, job, record)
+        if out is not None:
+            finished = _open(job, out, overwrite, resume, written)
+            if finished is not None:
+                return finished
+        with _noting_failure(job, written):
+            status = _train(job, progress)
+            return _finish(job, status, test, written)
+
+
+def check_arrays(data: Any, what: str) -> None:
+    """Check data that lie in memory before training starts.
+
+    Raises:
+        DataError: they are empty, differ in length, or hold NaN or infinity; index and value are named.
+
+    >>> check_arrays((torch.tensor([[1.0], [float("nan")]]), torch.zeros(2)), "training")
+    Traceback (most recent call last):
+    cutaway.errors.DataError: training data: example 1 holds nan at index (1, 0); expected finite numbers
+    """
+    if isinstance(data, Dataset):
+        check_data(data, unit_range=False)
+        return
+    pair = as_arrays(data)
+    if pair is None:
+        return
+    if len(pair[0]) != len(pair[1]):
+        raise DataError(f"{what} data: {len(pair[0])} inputs but {len(pair[1])} targets; they must match")
+    if len(pair[0]) == 0:
+        raise DataError(f"{what} data: there is no example; at least one is needed")
+    for values in map(torch.as_tensor, pair):
+        bad = ~values.isfinite()
+        if values.is_floating_point() and bool(bad.any()):
+            index = tuple(int(i) for i in bad.nonzero()[0])
+            value = values[index].item()
+            raise DataError(f"{what} data: example {index[0]} holds {value} at index {index}; expected finite numbers")
+
+
+@contextmanager
+def isolated(device: torch.device, seed: int) -> Iterator[None]:
+    """Give layers that draw from the global generators their own seed for a while.
+
+    >>> before = torch.get_rng_state()
+    >>> with isolated(torch.device("cpu"), 0): number = torch.rand(1)
+    >>> torch.equal(before, torch.get_rng_state())
+    True
+    """
+    before = random_state(device)
+    torch.manual_seed(derive(seed, "training"))
+    try:
+        yield
+    finally:
+        set_random_state(before, device)
+
+
+def _prepare(
+    model: nn.Module, source: Source, validation: Any, chosen: Settings, rules: Mapping[Any, Any] | None
+) -> Job:
+    """Put optimiser, gradient step and state together."""
+    names, groups = parameter_groups(model, chosen.rates, chosen.freeze)
+    extra = dict(chosen.optimizer_settings)
+    if chosen.weight_decay is not None:
+        extra["weight_decay"] = chosen.weight_decay
+    optimizer = make_optimizer(chosen.optimizer, groups, chosen.rate, **extra)
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    by_identity = {id(weight): name for name, weight in model.named_parameters()}
+    if any(id(weight) not in by_identity for weight in weights):
+        raise ArgumentError("the optimizer holds parameters that are not the model's; make it from model.parameters()")
+    names = [by_identity[id(weight)] for weight in weights]
+    class_weights = None if chosen.class_weights is None else list(chosen.class_weights)
+    loss = loss_function(chosen.loss, chosen.label_smoothing, class_weights)
+    step = make_step(model, loss, dict(zip(names, weights, strict=True)), chosen.precision, rules)
+    ema = None if chosen.ema is None else copied(dict(zip(names, weights, strict=True)))
+    return Job(
+        settings=chosen,
+        source=source,
+        validation=validation,
+        state=State(model, optimizer, Meter(metric_functions(chosen.metrics)), ema),
+        names=names,
+        step=in_pieces(step, chosen.accumulate),
+        loss=loss,
+        schedule=schedule_function(chosen.schedule, chosen.warm_up),
+        rates=[group["lr"] for group in optimizer.param_groups],
+        weights=weights,
+    )
+
+
+def _seeded(adversary: Adversary | None) -> Adversary | None:
+    """Let an adversary that has no `seed` argument be called with one."""
+    if adversary is None:
+        return None
+    known = inspect.signature(adversary).parameters.values()
+    if any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in known):
+        return adversary
+    return lambda model, x, y, seed: adversary(model, x, y)
+
+
+def _describe(
+    model: nn.Module, train: Any, chosen: Settings, job: Job, record: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What `run.json` says before the first step."""
+    source = job.source
+    data = {"name": getattr(train, "name", None), "examples": len(source.x) if isinstance(source, Arrays) else None}
+    return {
+        "status": "running",
+        "settings": {**chosen.record(), "lr": chosen.rate},
+        "model": {
+            "name": None,
+            "class": type(model).__qualname__,
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+        },
+        "data": data,
+        "environment": environment(job.state.device),
+        "git": git_state(),
+        **(record or {}),
+    }
+
+
+def _open(job: Job, out: str | os.PathLike[str], overwrite: bool, resume: bool, written: dict[str, Any]) -> Run | None:
+    """Open the run folder; go back to its checkpoint when resuming. A finished run is given back as it is."""
+    old = holds_run(Path(out)) and resume
+    folder = open_folder(out, needed=3 * job.state.bytes() + (1 << 20), overwrite=overwrite, resume=resume)
+    job.folder = folder
+    if old and (folder / RUN).exists():
+        before = read_json(folder / RUN)
+        _compare(folder, before, written)
+        if before["status"] in ("completed", "stopped early"):
+            return load_run(folder, model=job.model)
+    state = load_checkpoint(folder) if old else None
+    if state is not None:
+        job.state.load(state)
+        write_history(folder, job.state.history)
+    else:
+        write_weights(folder / INITIAL, job.model.state_dict())
+        write_history(folder, [])
+        keep(job, now=True)
+    write_json(folder / RUN, written)
+    return None
+
+
+def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with other settings, data or network than the run began with."""
+    different = [
+        f"{part}.{name}: {before[part].get(name)!r} then, {now[part].get(name)!r} now"
+        for part in ("settings", "data", "model")
+        for name in sorted(set(before[part]) | set(now[part]))
+        if before[part].get(name) != now[part].get(name)
+    ]
+    if different:
+        raise RunFolderError(
+            f"{folder} was begun with other settings, so it cannot go on to the same result ({'; '.join(different)}); "
+            "resume with the same settings, or start anew in another folder or with overwrite=True"
+        )
+
+
+def _train(job: Job, progress: bool) -> str:
+    """Run the epochs; give the status."""
+    state, settings = job.state, job.settings
+    steps = job.source.steps
+    total = None if steps is None else steps * settings.epochs
+    with interruptible() as wish, training_bar(total, progress) as show:
+        job.wish, job.show = wish, show
+        check(job)
+        while state.epoch < settings.epochs:
+            if state.stopped or (settings.patience is not None and state.stale >= settings.patience):
+                return "stopped early"
+            if not train_epoch(job):
+                return "interrupted"
+            end_epoch(job)
+    return "completed"
+
+
+def _finish(job: Job, status: str, test: Any, written: dict[str, Any]) -> Run:
+    """Write the last state, restore the best weights, measure, write the result."""
+    state, settings = job.state, job.settings
+    keep(job, now=True)
+    seconds = spent(job)
+    _restore(job)
+    wanted = named({"loss": job.loss, **metric_functions(settings.metrics)})
+    validation = None if job.validation is None else evaluate(job.model, job.validation, wanted)
+    tested = None if test is None or status == "interrupted" else evaluate(job.model, test, wanted)
+    best_epoch = state.best["epoch"] if state.best and settings.restore_best else state.epoch or None
+    result = {
+        "best_epoch": best_epoch,
+        "epochs": state.epoch,
+        "steps": state.total,
+        "validation": evaluation_record(validation),
+        "test": evaluation_record(tested),
+        "seconds": seconds,
+    }
+    record = {**written, "status": status, "result": result}
+    if job.folder is not None:
+        write_weights(job.folder / WEIGHTS, job.model.state_dict())
+        write_json(job.folder / RUN, record)
+    return Run(
+        model=job.model,
+        history=columns(state.history),
+        settings=record["settings"],
+        seed=settings.seed,
+        status=status,
+        best_epoch=best_epoch,
+        validation=validation,
+        test=tested,
+        seconds=seconds,
+        folder=job.folder,
+        record=record,
+    )
+
+
+def _restore(job: Job) -> None:
+    """Leave the model with the weights that are kept, in evaluation mode, without gradients."""
+    state = job.state
+    kept = state.best["weights"] if state.best and job.settings.restore_best else state.weights()
+    state.model.load_state_dict(kept)
+    state.model.eval()
+    for weight in job.weights:
+        weight.grad = None
+
+
+@contextmanager
+def _noting_failure(job: Job, written: dict[str, Any]) -> Iterator[None]:
+    """When training fails, say so in `run.json` and leave the model with the best weights so far."""
+    try:
+        yield
+    except BaseException as reason:
+        _restore(job)
+        if job.folder is not None:
+            status = "interrupted" if isinstance(reason, KeyboardInterrupt) else "failed"
+            told = {"status": status, "reason": f"{type(reason).__name__}: {reason}"}
+            write_json(job.folder / RUN, {**written, **told})
+        raise
