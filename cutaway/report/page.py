@@ -89,7 +89,7 @@ def table(
     def cell(kind: str, column: int, content: object) -> Markup:
         return tag(kind, content, class_="n" if column in numeric else None)
 
-    head = tag("thead", tag("tr", *(cell("th", i, text) for i, text in enumerate(heads))))
+    head = tag("thead", tag("tr", *(cell("th", i, text) for i, text in enumerate(heads)))) if any(heads) else ""
     body = [
         tag(
             "tr",

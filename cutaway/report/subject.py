@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cutaway import graph as G
+from cutaway.graph.cost import Cost
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -44,6 +47,8 @@ class Subject:
     best_epoch: int = 1
     loss_name: str = "cross-entropy"
     harder: str = ""
+    seconds: float = 0.0
+    status: str = "completed"
     replicates: Sequence[Mapping[str, Any]] = ()
 
     @property
@@ -56,3 +61,19 @@ class Subject:
         """The network's outputs on the whole test set, in evaluation mode."""
         with torch.no_grad():
             return torch.cat([self.model(part) for part in self.test_x.split(256)])
+
+    @cached_property
+    def graph(self) -> G.Graph:
+        """The network as a computation graph."""
+        return G.capture(self.model, self.test_x[:2])
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What one example costs, by node and module."""
+        return self.graph.cost()
+
+    def chosen(self, count: int) -> list[int]:
+        """Pick test examples that take turns through the classes, the first of each class first."""
+        by_class = [(self.test_y == k).nonzero()[:, 0].tolist() for k in range(int(self.test_y.max()) + 1)]
+        turns = [examples[turn] for turn in range(count) for examples in by_class if turn < len(examples)]
+        return turns[:count]

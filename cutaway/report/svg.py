@@ -79,7 +79,7 @@ class Scale:
         )
         fine = [m * 10.0**k for k in range(first - 1, last + 2) for m in (1, 2, 5)]
         inside = [value for value in fine if self.low <= value <= self.high]
-        if len(inside) <= most:
+        if len(inside) <= most + 2:
             return inside
         every = math.ceil((last - first + 1) / most)
         return [10.0**k for k in range(first, last + 1) if k % every == 0]
@@ -172,15 +172,7 @@ def chart(
         at = px(mark[0])
         side = "end" if at > WIDTH / 2 else "start"
         parts.append(tag("line", x1=at, x2=at, y1=TOP - 1, y2=bottom, class_="mark"))
-        parts.append(
-            tag(
-                "text",
-                mark[1],
-                x=at + (3 if side == "end" else -3),
-                y=TOP + 9,
-                text_anchor=side,
-            )
-        )
+        parts.append(tag("text", mark[1], x=at + (3 if side == "end" else -3), y=TOP - 4, text_anchor=side))
     parts.append(tag("text", ylabel, x=2, y=11, class_="axis"))
     parts.append(tag("text", xlabel, x=right, y=height - 3, text_anchor="end", class_="axis"))
     label = f"{ylabel} against {xlabel}: " + ", ".join(one.name for one in series)

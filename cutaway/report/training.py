@@ -64,7 +64,9 @@ def _curves(subject: Subject) -> list[Figure]:
         lines = _pair(history, "accuracy", epochs)
         low = min(value for one in lines for value in one.y)
         y = Scale(max(0.0, low - 0.02), 1.0, percent=True)
-        caption = "Look where the curves become flat and how far apart they stay: that distance is lost on new data."
+        caption = (
+            "Look where the curves become flat and how far apart they stay: the distance is what is lost on new data."
+        )
         body = chart(lines, x=x, y=y, xlabel="epoch", ylabel="accuracy", mark=mark)
         figures.append(Figure("Accuracy by epoch", caption, body))
     return figures

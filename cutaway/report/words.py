@@ -120,7 +120,8 @@ class Curves:
 
     def _gap(self) -> str:
         train, validation = self.train_accuracy[self.best], self.validation_accuracy[self.best]
-        text = f"With them it was right on {percent(train)} of the training and {percent(validation)} of the validation"
+        shares = f"{percent(train)} of the training and {percent(validation)} of the validation"
+        text = f"The kept weights are right on {shares}"
         if validation > train:
             return f"{text} examples. {self._better()}"
         gap, chance = train - validation, 1.96 * math.sqrt(max(validation * (1 - validation), 0) / (self.examples or 1))
