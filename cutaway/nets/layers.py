@@ -31,7 +31,7 @@ class Subsample(nn.Module):
         channels: C of the input `(N, C, H, W)`.
         size: side of the pooled square and the stride.
 
-    Source: LeCun et al., "Gradient-based learning applied to document recognition", 1998, section II.B, layers S2 and S4.
+    Source: LeCun et al., "Gradient-based learning applied to document recognition", 1998, section II.B, S2 and S4.
 
     >>> Subsample(6)(torch.zeros(1, 6, 28, 28)).shape
     torch.Size([1, 6, 14, 14])

@@ -70,7 +70,7 @@ def lenet5(
     Raises:
         ArgumentError: for other connections, LookupFailure for an unknown activation or pooling.
 
-    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, section II.B.
+    Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998, II.B.
 
     >>> lenet5()(torch.zeros(2, 1, 32, 32)).shape
     torch.Size([2, 10])
@@ -126,7 +126,7 @@ def lenet1989(
     Raises:
         LookupFailure: for an unknown activation.
 
-    Source: LeCun et al., "Backpropagation applied to handwritten zip code recognition", 1989, section 3; the grouping of
+    Source: LeCun et al., "Backpropagation applied to handwritten zip code recognition", 1989, section 3; the groups of
     H1→H2 and the padding by -1 follow Karpathy, "Deep neural nets: 33 years ago and 33 years from now", 2022.
 
     >>> sum(p.numel() for p in lenet1989().parameters())

@@ -8,13 +8,62 @@ import torch
 from torch import nn
 
 from cutaway.errors import ArgumentError, nearest
+from cutaway.nets.alexnet import alexnet, alexnet2012
+from cutaway.nets.googlenet import googlenet
 from cutaway.nets.lenet import lenet5, lenet1989
 from cutaway.nets.mlp import mlp
+from cutaway.nets.mobilenet import mobilenet_v2
+from cutaway.nets.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
+from cutaway.nets.resnet_cifar import (
+    plain20_cifar,
+    plain32_cifar,
+    plain44_cifar,
+    plain56_cifar,
+    plain110_cifar,
+    resnet20_cifar,
+    resnet32_cifar,
+    resnet44_cifar,
+    resnet56_cifar,
+    resnet110_cifar,
+    resnet1202_cifar,
+)
+from cutaway.nets.squeezenet import squeezenet1_0, squeezenet1_1
+from cutaway.nets.vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
 
 NAMES: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "lenet1989": lenet1989,
     "lenet5": lenet5,
+    "alexnet": alexnet,
+    "alexnet2012": alexnet2012,
+    "vgg11": vgg11,
+    "vgg13": vgg13,
+    "vgg16": vgg16,
+    "vgg19": vgg19,
+    "vgg11_bn": vgg11_bn,
+    "vgg13_bn": vgg13_bn,
+    "vgg16_bn": vgg16_bn,
+    "vgg19_bn": vgg19_bn,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
+    "resnet152": resnet152,
+    "resnet20_cifar": resnet20_cifar,
+    "resnet32_cifar": resnet32_cifar,
+    "resnet44_cifar": resnet44_cifar,
+    "resnet56_cifar": resnet56_cifar,
+    "resnet110_cifar": resnet110_cifar,
+    "resnet1202_cifar": resnet1202_cifar,
+    "plain20_cifar": plain20_cifar,
+    "plain32_cifar": plain32_cifar,
+    "plain44_cifar": plain44_cifar,
+    "plain56_cifar": plain56_cifar,
+    "plain110_cifar": plain110_cifar,
+    "squeezenet1_0": squeezenet1_0,
+    "squeezenet1_1": squeezenet1_1,
+    "googlenet": googlenet,
+    "mobilenet_v2": mobilenet_v2,
 }
 
 
