@@ -1,6 +1,6 @@
 """The graph of a computation: its nodes, and the requests one can make of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,8 +8,12 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from cutaway.errors import ArgumentError, nearest
+from cutaway.graph import cost as costs
+from cutaway.graph import orders as elimination
 from cutaway.graph import trace as tracing
+from cutaway.graph import walks
 from cutaway.graph.backward import ancestors
+from cutaway.graph.forward import Tangents, forward_mode
 from cutaway.graph.nodes import Node
 from cutaway.graph.program import Program, build, cache_key, forward_program, picked
 from cutaway.graph.rows import RuleSet
@@ -56,7 +60,7 @@ class Graph:
         return any(isinstance(size, str) for node in self.inputs for size in node.shape or ())
 
     def __getitem__(self, name: str | Node) -> Node:
-        """A node by its name, or by a module's path (that module's output); "input" or "x" and "output" are the first ones."""
+        """A node by its name or a module's path (its output); "input" (or "x") and "output" are the first ones."""
         if isinstance(name, Node):
             return name
         if name in self.by_name:
@@ -123,6 +127,38 @@ class Graph:
         if built is None:
             built = self.programs[key] = build(self, of_nodes, wrt_nodes, rules, value_nodes)
         return Program(self, built, single, [*of_keys, *values], wrt_keys)
+
+    def cost(
+        self, of: str | Node = "output", wrt: str | Node | Sequence[str | Node] | None = None, batch: int = 1
+    ) -> costs.Cost:
+        """Count parameters, multiply-adds and activation memory by node and module; see `cutaway.graph.cost`."""
+        return costs.cost(self, of, wrt, batch)
+
+    def jvp(self, of: str | Node = "output", wrt: str | Node | Sequence[str | Node] | None = None) -> Tangents:
+        """Make the forward-mode program: how `of` moves when `wrt` moves along given tangents."""
+        names = [self.inputs[0]] if wrt is None else [wrt] if isinstance(wrt, str | Node) else [*wrt]
+        return forward_mode(self, self[of], [self[name] for name in names])
+
+    def jacobian(
+        self, of: str | Node, wrt: str | Node, mode: str = "auto", chunk: int = 64
+    ) -> Callable[..., torch.Tensor]:
+        """Make the function that computes the Jacobian of one node by another from the inputs; see `walks.jacobian`.
+
+        >>> import torch, cutaway as ct
+        >>> layer = torch.nn.Linear(3, 2)
+        >>> graph = ct.capture(layer, torch.randn(1, 3))
+        >>> bool((graph.jacobian("output", "input")(torch.randn(1, 3))[0] == layer.weight).all())
+        True
+        """
+        return lambda *inputs, **keywords: walks.jacobian(self, self[of], self[wrt], inputs, mode, chunk, **keywords)
+
+    def paths(self, source: str | Node, target: str | Node, limit: int = 1_000) -> Callable[..., walks.Paths]:
+        """Make the function that lists every path between two nodes with its derivatives; see `walks.paths`."""
+        return lambda *inputs, **keywords: walks.paths(self, self[source], self[target], inputs, limit, **keywords)
+
+    def orders(self, target: str | Node = "output", source: str | Node = "input", batch: int = 1) -> elimination.Orders:
+        """Compare the costs of forward, reverse and the best elimination order between two nodes."""
+        return elimination.orders(self, self[target], self[source], batch)
 
     def leaf_values(self, inputs: tuple, keywords: Mapping[str, Any]) -> dict[str, Any]:
         """The values of inputs, parameters, buffers and constants by identifier."""
