@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cutaway import attack, data, diagnose, explain, graph, nets, report, train
-    from cutaway.graph import Graph, Node, Program, Trace, capture, grad, rules
+    from cutaway.graph import Graph, Node, Program, Trace, capture, grad, jvp, rules
     from cutaway.train import Run, Trainer, fit
 
 __version__ = "0.1.0"
 
 _FOLDERS = ("attack", "data", "diagnose", "explain", "graph", "nets", "report", "train")
 _NAMES = {
-    **dict.fromkeys(("Graph", "Node", "Program", "Trace", "capture", "grad", "rules"), "graph"),
+    **dict.fromkeys(("Graph", "Node", "Program", "Trace", "capture", "grad", "jvp", "rules"), "graph"),
     **dict.fromkeys(("Run", "Trainer", "fit"), "train"),
 }
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "fit",
     "grad",
     "graph",
+    "jvp",
     "nets",
     "report",
     "rules",

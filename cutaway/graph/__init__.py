@@ -2,11 +2,26 @@
 
 from cutaway.graph import rules, table_elementwise, table_linear, table_network  # noqa: F401 - importing fills the table
 from cutaway.graph.capture import capture
-from cutaway.graph.functional import grad
+from cutaway.graph.functional import grad, jvp
 from cutaway.graph.graph import Graph
 from cutaway.graph.nodes import Node
 from cutaway.graph.program import Program
 from cutaway.graph.rows import TABLE, Row
-from cutaway.graph.trace import Trace
+from cutaway.graph.trace import Trace, first_nonfinite
+from cutaway.graph.walks import check_gradient, linear_algebra
 
-__all__ = ["TABLE", "Graph", "Node", "Program", "Row", "Trace", "capture", "grad", "rules"]
+__all__ = [
+    "TABLE",
+    "Graph",
+    "Node",
+    "Program",
+    "Row",
+    "Trace",
+    "capture",
+    "check_gradient",
+    "first_nonfinite",
+    "grad",
+    "jvp",
+    "linear_algebra",
+    "rules",
+]

@@ -125,10 +125,12 @@ def describe(node: Node) -> str:
 
 
 def residual_name(node: Node, residual: str) -> str:
+    """What a residual of a node is called in a program."""
     return f"{node.identifier}__{residual}"
 
 
 def adjoint_name(node: Node) -> str:
+    """What a node's adjoint is called in a program."""
     return f"d_{node.identifier}"
 
 
@@ -142,6 +144,7 @@ def shape_line(node: Node) -> Line:
 
 
 def shape_of(value: torch.Tensor) -> torch.Size:
+    """The shape of a value."""
     return value.shape
 
 
@@ -241,8 +244,8 @@ class Reverse:
         if asked.endswith("_shape") and asked.removesuffix("_shape") in arguments:
             return map_nodes(self.shape, arguments[asked.removesuffix("_shape")])
         raise ArgumentError(
-            f"the rule for {node.name!r} ({operation_name(node.op)}) asks for {asked!r}; it may ask for grad, result, node, "
-            f"needs, {', '.join([*arguments, *row.residuals])}, or <argument>_shape"
+            f"the rule for {node.name!r} ({operation_name(node.op)}) asks for {asked!r}; it may ask for grad, result, "
+            f"node, needs, {', '.join([*arguments, *row.residuals])}, or <argument>_shape"
         )
 
     def shape(self, node: Node) -> Any:

@@ -66,8 +66,8 @@ def capture(
     Args:
         model: any `nn.Module`, or a function of tensors (the modules it closes over are found by themselves).
         inputs, keywords: example arguments: tensors, or nested lists, tuples and dicts of them.
-        train: capture in evaluation mode (False), training mode (True) or each module's own mode (None). The model's modes
-            are as before afterwards.
+        train: capture in evaluation mode (False), training mode (True) or each module's own mode (None). The model's
+            modes are as before afterwards.
         dynamic: leave the batch size (dimension 0 of the inputs) free where the model allows it.
 
     Raises:
@@ -191,12 +191,15 @@ def _export(module: nn.Module, inputs: tuple, keywords: dict, batch: int | None)
 
 def _input_names(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any]) -> list[str]:
     """Names for the flat inputs: the parameters of the function or of `forward`, numbered where they hold several."""
-    signature = inspect.signature(module.function if isinstance(module, FunctionModule) else module.forward)
+    try:
+        signature = inspect.signature(module.function if isinstance(module, FunctionModule) else module.forward)
+    except ValueError:  # a built-in function does not tell
+        signature = inspect.Signature()
     parameters = list(signature.parameters.values())
     names = []
     for position, value in enumerate(inputs):
         parameter = parameters[min(position, len(parameters) - 1)] if parameters else None
-        name = parameter.name if parameter else "input"
+        name = parameter.name if parameter else f"input_{position}"
         if parameter is not None and parameter.kind is parameter.VAR_POSITIONAL:
             name = f"{name}_{position - len(parameters) + 1}"
         names += _numbered(name, value)
@@ -224,6 +227,6 @@ def _explain(module: nn.Module, error: Exception) -> str:
     return (
         f"{type(module).__name__} cannot be captured: {reason}"
         + (f"\n  at {where}" if where else "")
-        + "\n  A branch that depends on the values of a tensor, or code outside of PyTorch, is the usual cause. Capture the part "
-        "before or after it as a function of its own, or replace the branch by torch.where."
+        + "\n  A branch that depends on the values of a tensor, or code outside of PyTorch, is the usual cause. Capture the "
+        "part before or after it as a function of its own, or replace the branch by torch.where."
     )

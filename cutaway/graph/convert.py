@@ -63,8 +63,9 @@ def convert(module: nn.Module, exported: Any, inputs: Any, names: Sequence[str])
         if spec.kind == OutputKind.BUFFER_MUTATION
     }
     outputs = [reader.slot(spec.arg) for spec in signature.output_specs if spec.kind == OutputKind.USER_OUTPUT]
-    nodes = _alive(reader.nodes, [*(value for value in outputs if isinstance(value, Node)), *updates.values()])
-    _name(nodes)
+    returned = [value for value in outputs if isinstance(value, Node)]
+    nodes = _alive(reader.nodes, [*returned, *updates.values()])
+    _name(nodes, set(returned))
     link(nodes)
     in_spec = pytree.tree_flatten(inputs)[1]
     graph = Graph(module, nodes, outputs, in_spec, exported.call_spec.out_spec)
@@ -241,7 +242,7 @@ def _alive(nodes: list[Node], wanted: list[Node]) -> list[Node]:
     return [node for node in nodes if node in needed or node.kind in ("input", "parameter")]
 
 
-def _name(nodes: list[Node]) -> None:
+def _name(nodes: list[Node], returned: set[Node]) -> None:
     """Give every node a unique readable name: a leaf module's output is called like the module."""
     link(nodes)
     calls: dict[str, list[Node]] = {}
@@ -254,7 +255,10 @@ def _name(nodes: list[Node]) -> None:
         if not call or call in inner:
             continue
         group = set(members)
-        leaving = [n for n in members if n.shape is not None and (not n.users or any(u not in group for u in n.users))]
+        leaving = [
+            n for n in members if n.shape is not None and (n in returned or any(u not in group for u in n.users))
+        ]
+        leaving = [n for n in leaving if n.op is not operator.getitem or n.args[1] == 0] or leaving
         if leaving:
             outputs[leaving[-1]] = call
     taken: Counter[str] = Counter()

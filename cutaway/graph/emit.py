@@ -74,7 +74,7 @@ def emit(name: str, parameters: Sequence[str], lines: Sequence[Line], returns: S
     source = "\n".join(text) + "\n"
     filename = f"<cutaway {name} {next(_serial)}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    exec(compile(source, filename, "exec"), scope)  # noqa: S102 - the source was written line by line above
+    exec(compile(source, filename, "exec"), scope)
     return Emitted(scope[name], source)
 
 

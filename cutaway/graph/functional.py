@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from cutaway.graph.capture import capture
 from cutaway.graph.nodes import Node
@@ -38,3 +38,23 @@ def grad(
         return graph.gradient(of, wrt, rules)(*inputs, seed=seed, **keywords)
 
     return gradient
+
+
+def jvp(function: Callable, wrt: str | Sequence[str] | None = None, of: str = "output") -> Callable:
+    """Make the function that computes value and Jacobian–vector product of another, in forward mode.
+
+    Args:
+        function: a model or a function of tensors.
+        wrt: the inputs, parameters or nodes that move; the first input by default.
+        of: the node whose tangent is wanted.
+
+    >>> import torch, cutaway as ct
+    >>> ct.jvp(lambda x: x**2)(torch.tensor([3.0]), tangents=torch.tensor([1.0]))
+    (tensor([9.]), tensor([6.]))
+    """
+
+    def tangent(*inputs: Any, tangents: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
+        graph = capture(function, *inputs, **keywords)
+        return graph.jvp(of, wrt)(*inputs, tangents=tangents, **keywords)
+
+    return tangent

@@ -1,5 +1,6 @@
 """The graph of a computation: its nodes, and the requests one can make of it."""
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ class Graph:
         self.input_slots: list[Any] = []  # the flat inputs: nodes, or the constant an argument was captured with
         self.programs: dict[Any, Any] = {}
         self.by_name = {node.name: node for node in nodes}
-        self.by_module = _module_outputs(nodes)
+        self.by_module = _module_outputs(nodes, self.outputs)
 
     @property
     def inputs(self) -> list[Node]:
@@ -218,12 +219,14 @@ def _check_input(node: Node, given: Any, sizes: dict[str, int]) -> None:
         )
 
 
-def _module_outputs(nodes: Sequence[Node]) -> dict[str, Node]:
-    """For each module call, the last node computed inside that is used outside of it."""
+def _module_outputs(nodes: Sequence[Node], returned: Sequence[Node]) -> dict[str, Node]:
+    """For each module call, the last node computed inside that is used outside of it (the first part of a tuple)."""
     found: dict[str, Node] = {}
     for node in nodes:
+        if node.shape is None or (node.op is operator.getitem and node.args[1] != 0):
+            continue
         for _, call, _ in node.call:
-            outside = not node.users or any(call not in {c for _, c, _ in user.call} for user in node.users)
-            if outside and call and node.shape is not None:
+            outside = node in returned or any(call not in {c for _, c, _ in user.call} for user in node.users)
+            if outside and call:
                 found[call] = node
     return found

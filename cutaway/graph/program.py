@@ -29,10 +29,7 @@ class Built:
 class Program:
     """A compiled request: values and adjoints as one straight-line function.
 
-    Attributes:
-        code: the function's Python source, readable and runnable.
-        origins: for each node on the way back, whether a table row ("rule"), a given rule ("replaced") or the local vjp
-            ("fallback") served it.
+    Call it with the model's inputs; `code` shows what it does, `origins` which rule served which node.
     """
 
     def __init__(self, graph: "Graph", built: Built, single: bool, values: list, wrt: list) -> None:
@@ -41,10 +38,12 @@ class Program:
 
     @property
     def code(self) -> str:
+        """The function's Python source, readable and runnable."""
         return self.built.emitted.code
 
     @property
     def origins(self) -> dict[str, str]:
+        """For each node on the way back, what served it: "rule", "replaced" or "fallback"."""
         return {node.name: origin for node, origin in self.built.origins.items()}
 
     def __call__(self, *inputs: Any, seed: Any = None, **keywords: Any) -> Any:

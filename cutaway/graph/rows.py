@@ -1,9 +1,9 @@
 """The table of backward rules: one row per operation, how the adjoint of its output becomes adjoints of its inputs.
 
-A row gives, for each differentiable argument (by its name in the ATen schema), a plain function of tensors. The function
-is handed what its parameters name:
+A row gives, for each differentiable argument (by its name in the ATen schema), a plain function of tensors. The
+function is handed what its parameters name:
 
-    grad             the adjoint of the output (a tuple of adjoints, None where missing, for operations with several outputs)
+    grad             the adjoint of the output (for operations with several outputs a tuple, None where missing)
     result           the output
     self, weight, …  any argument of the operation, by its schema name
     self_shape, …    only the shape of a tensor argument, so that the tensor itself need not be kept
@@ -156,8 +156,8 @@ def resolve(node: Node, rules: RuleSet | None, wanted: tuple[str, ...]) -> tuple
 
 
 def fallback_row(node: Node, wanted: tuple[str, ...]) -> Row:
-    """A row for any operation at all: its local vjp by `torch.func.vjp`, taken during the forward pass (so that a random
-    operation runs once)."""
+    """A row for any operation at all: its local vjp by `torch.func.vjp`, taken in the forward pass: a random operation
+    runs only once."""
     op = node.op
     arguments = list(bound_arguments(node))
 
