@@ -1,33 +1,49 @@
 """Training: the loop, its settings by name, and the run folder it leaves."""
 
+from cutaway.train.augment import AUGMENTS, affine, flip, make_augment, shift
 from cutaway.train.epoch import Epoch
 from cutaway.train.gradients import autograd_step, engine_step, make_step
+from cutaway.train.job import make_model, mean_and_sd, run
 from cutaway.train.loop import fit
 from cutaway.train.losses import LOSSES
 from cutaway.train.measure import Evaluation, evaluate, predict
 from cutaway.train.metrics import METRICS, wilson_interval
 from cutaway.train.optimizers import OPTIMIZERS, RMSpropInside
+from cutaway.train.recipes import RECIPES, Recipe, recipe_for
 from cutaway.train.results import Run, load_initial, load_run
 from cutaway.train.schedules import SCHEDULES
 from cutaway.train.settings import Settings
+from cutaway.train.trainer import Trainer
 
 __all__ = [
+    "AUGMENTS",
     "LOSSES",
     "METRICS",
     "OPTIMIZERS",
+    "RECIPES",
     "SCHEDULES",
     "Epoch",
     "Evaluation",
     "RMSpropInside",
+    "Recipe",
     "Run",
     "Settings",
+    "Trainer",
+    "affine",
     "autograd_step",
     "engine_step",
     "evaluate",
     "fit",
+    "flip",
     "load_initial",
     "load_run",
+    "make_augment",
+    "make_model",
     "make_step",
+    "mean_and_sd",
     "predict",
+    "recipe_for",
+    "run",
+    "shift",
     "wilson_interval",
 ]

@@ -80,8 +80,8 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a cursor on; those before it are drawn and dropped."""
         for place in (self.loader, getattr(self.loader, "sampler", None)):
-            if hasattr(place, "set_epoch"):
-                place.set_epoch(epoch)  # pyright: ignore[reportOptionalMemberAccess]
+            if callable(tell := getattr(place, "set_epoch", None)):
+                tell(epoch)
         before, count = torch.get_rng_state(), 0
         for count, item in enumerate(self._start(epoch), 1):
             if count == start:

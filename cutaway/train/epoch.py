@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cutaway.errors import NonFiniteError
 from cutaway.rng import derive, generator
+from cutaway.train import foreach
 from cutaway.train.batches import Augment, Source
 from cutaway.train.checkpoint import save_checkpoint
 from cutaway.train.gradients import Step
@@ -121,10 +122,10 @@ def take_step(job: Job, x: Tensor, y: Tensor) -> None:
 def _assign(job: Job, gradients: list[Tensor]) -> None:
     """Give the optimiser its gradients, with the L1 term and clipped."""
     if job.settings.l1:
-        torch._foreach_add_(gradients, torch._foreach_sign([w.detach() for w in job.weights]), alpha=job.settings.l1)
+        foreach.add_(gradients, foreach.sign([w.detach() for w in job.weights]), alpha=job.settings.l1)
     if job.settings.clip is not None:
-        total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        torch._foreach_mul_(gradients, (job.settings.clip / total.clamp_min(1e-12)).clamp_max(1.0))
+        total = torch.linalg.vector_norm(torch.stack(foreach.norm(gradients)))
+        foreach.mul_(gradients, (job.settings.clip / total.clamp_min(1e-12)).clamp_max(1.0))
     for weight, gradient in zip(job.weights, gradients, strict=True):
         weight.grad = gradient
 

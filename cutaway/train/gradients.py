@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cutaway import graph as engine
 from cutaway.errors import ArgumentError, CaptureError
+from cutaway.train import foreach
 from cutaway.train.losses import Loss
 from cutaway.train.metrics import per_example
 
@@ -78,8 +79,8 @@ def in_pieces(step: Step, pieces: int) -> Step:
             value, outputs, gradients = step(part_x, part_y)
             total = total + share * value
             kept.append(outputs)
-            torch._foreach_mul_(gradients, share)
-            summed = gradients if summed is None else torch._foreach_add(summed, gradients)
+            foreach.mul_(gradients, share)
+            summed = gradients if summed is None else foreach.add(summed, gradients)
         return total, torch.cat(kept), list(summed or ())
 
     return pieced
@@ -219,9 +220,7 @@ def make_step(
         except CaptureError as reason:
             if rules is not None:
                 raise
-            warnings.warn(
-                f"this network cannot be captured; autograd computes the gradients: {reason}", stacklevel=2
-            )
+            warnings.warn(f"this network cannot be captured; autograd computes the gradients: {reason}", stacklevel=2)
             own[0] = plain
             return plain(x, y)
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from cutaway import graph as engine
 from cutaway.errors import CutawayError
 from cutaway.graph.trace import first_nonfinite
+from cutaway.train import foreach
 from cutaway.train.gradients import Step
 from cutaway.train.losses import Loss
 from cutaway.train.measure import evaluating
@@ -21,7 +22,7 @@ def all_finite(tensors: list[Tensor]) -> bool:
     if not floating:
         return True
     # The largest absolute value is infinite or NaN exactly if some number is; a Euclidean norm could overflow.
-    return bool(torch.stack([n.double() for n in torch._foreach_norm(floating, float("inf"))]).isfinite().all())
+    return bool(torch.stack([n.double() for n in foreach.norm(floating, float("inf"))]).isfinite().all())
 
 
 def describe_nonfinite(model: nn.Module, loss: Loss, step: Step, x: Tensor, y: Tensor, names: list[str]) -> str | None:

@@ -44,11 +44,12 @@ class RMSpropInside(Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._update(weight, group)
+                    self._update(weight, weight.grad, group)
         return value
 
-    def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
-        gradient = weight.grad.add(weight, alpha=group["weight_decay"]) if group["weight_decay"] else weight.grad
+    def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        if group["weight_decay"]:
+            gradient = gradient.add(weight, alpha=group["weight_decay"])
         state = self.state[weight]
         if not state:
             state["square_avg"] = torch.zeros_like(weight)

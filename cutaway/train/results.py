@@ -170,7 +170,7 @@ def build_model(record: Mapping[str, Any], place: Path) -> nn.Module:
             f"{place}: the network {wanted.get('class', '')} was not made by cutaway.nets, so it cannot be built from "
             "run.json; make it and pass it: load_run(folder, model=…)"
         )
-    network = nets.make(wanted["name"], **wanted.get("settings", {}))
+    network = nets.make(wanted["name"], *wanted.get("sizes", ()), **wanted.get("settings", {}))
     shown = wanted.get("normalized")
     return network if shown is None else nets.normalized(network, shown["mean"], shown["std"], size=shown["size"])
 

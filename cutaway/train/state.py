@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cutaway.train import foreach
 from cutaway.train.metrics import Metric, per_example
 
 _PENDING = 1 << 20  # numbers in outputs that wait to be measured
@@ -195,4 +196,4 @@ def update_average(average: dict[str, Tensor], parameters: Iterable[tuple[str, T
     tensor([0.2500])
     """
     named = [(average[name], weight) for name, weight in parameters if name in average]
-    torch._foreach_lerp_([a for a, _ in named], [w for _, w in named], 1 - decay)
+    foreach.lerp_([a for a, _ in named], [w for _, w in named], 1 - decay)

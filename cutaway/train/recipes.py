@@ -1,0 +1,40 @@
+"""Settings that train a named network on named data well, found on validation data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train a network on a data set.
+
+    Attributes:
+        settings: fields of `Settings`.
+        augment: augmentations by name with their settings.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    augment: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+_DIGITS = {"epochs": 36, "batch_size": 32, "lr": 2e-3, "patience": 12}
+
+RECIPES: dict[tuple[str, str], Recipe] = {
+    ("lenet5", "digits"): Recipe(_DIGITS, {"affine": {"shift": 0.5, "rotate": 10.0, "scale": 0.1}}),
+    ("lenet5", "mnist"): Recipe({"epochs": 12, "batch_size": 128, "lr": 2e-3}, {"shift": {"pixels": 1}}),
+    ("lenet1989", "usps"): Recipe({"epochs": 30, "batch_size": 32, "lr": 2e-3}, {"shift": {"pixels": 1}}),
+}
+
+USUAL = Recipe({"epochs": 20, "batch_size": 64, "patience": 8})
+
+
+def recipe_for(model: str, data: str) -> Recipe:
+    """The recipe for a network and a data set, or the usual one where none was found.
+
+    >>> recipe_for("lenet5", "mnist").settings["epochs"]
+    12
+    >>> recipe_for("vgg11", "mnist") is USUAL
+    True
+    """
+    return RECIPES.get((model, data), USUAL)
