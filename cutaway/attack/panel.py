@@ -1,0 +1,90 @@
+"""Pictures of an attack: image, what was added, what came out, and the same amount of noise beside it."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from cutaway.attack.result import Attack
+
+AMPLIFY = 10
+TITLES = ("image", f"perturbation × {AMPLIFY}", "its sign", "adversarial image", "random noise, same size")
+
+
+def pixels(image: Tensor) -> Tensor:
+    """(C, H, W) in any range → (H, W, 3) or (H, W) in [0, 1], for matplotlib."""
+    image = image.detach().cpu().float().clamp(0, 1)
+    return image[0] if image.shape[0] != 3 else image.permute(1, 2, 0)
+
+
+def _said(classes: Tensor, confidence: Tensor, row: int, names: list[str] | None) -> str:
+    index = int(classes[row])
+    return f"{names[index] if names else index}\n{100 * float(confidence[row]):.1f} %"
+
+
+def choose(attack: "Attack", rows: int | list[int]) -> list[int]:
+    """Which examples to draw: those whose prediction the attack changed first."""
+    if isinstance(rows, list):
+        return rows
+    changed = attack.success & (attack.before != attack.after)
+    order = torch.cat([changed.nonzero()[:, 0], (~changed).nonzero()[:, 0]])
+    return order[:rows].tolist()
+
+
+def draw(attack: "Attack", rows: int | list[int], names: list[str] | None) -> "Figure":
+    """One row per example; see `Attack.plot`."""
+    from matplotlib.figure import Figure
+
+    chosen = choose(attack, rows)
+    columns = len(TITLES) if attack.control is not None else len(TITLES) - 1
+    figure = Figure(figsize=(2.0 * columns, 0.45 + 2.35 * len(chosen)), layout="constrained")
+    axes = figure.subplots(len(chosen), columns, squeeze=False)
+    for line, row in zip(axes, chosen, strict=True):
+        _row(line, attack, row, names)
+    for axis, title in zip(axes[0], TITLES, strict=False):
+        axis.set_title(title, fontsize=9)
+    bound = "" if attack.eps is None else f", ε = {attack.eps:.4g}"
+    figure.suptitle(f"{attack.method} ({NORM_NAMES[attack.norm]}{bound})", fontsize=10)
+    return figure
+
+
+NORM_NAMES = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+
+
+def _row(line: "list[Axes]", attack: "Attack", row: int, names: list[str] | None) -> None:
+    change = attack.perturbation[row]
+    shown = [
+        attack.original[row],
+        0.5 + AMPLIFY * change / 2,
+        0.5 + change.sign() / 2,
+        attack.x[row],
+        *([attack.control.x[row]] if attack.control is not None else []),
+    ]
+    target = "" if attack.target is None else f", wanted {_name(attack.target, row, names)}"
+    said = [
+        _said(attack.before, attack.confidence_before, row, names),
+        f"distance {float(attack.distance[row]):.4g}\n",
+        f"label {_name(attack.label, row, names)}{target}\n",
+        _said(attack.after, attack.confidence_after, row, names),
+    ]
+    if attack.control is not None:
+        said.append(_said(attack.control.after, attack.control.confidence_after, row, names))
+    colours = ["black", "grey", "grey", _colour(attack, row)] + ["black"] * 1
+    for axis, image, text, colour in zip(line, shown, said, colours, strict=False):
+        axis.imshow(pixels(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_xlabel(text, fontsize=9, color=colour)
+
+
+def _name(classes: Tensor, row: int, names: list[str] | None) -> str:
+    index = int(classes[row])
+    return names[index] if names else str(index)
+
+
+def _colour(attack: "Attack", row: int) -> str:
+    return "#b3261e" if bool(attack.success[row]) else "black"

@@ -1,0 +1,38 @@
+"""One row per attack, for the contracts that all of them keep."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cutaway import attack
+
+
+@dataclass(frozen=True)
+class Row:
+    """How to call an attack in a test, and which contracts apply.
+
+    `bounded`: takes an eps. `gradients`: needs gradients. `least`: the success it has to have on the test network at
+    the test's eps, untargeted; attacks that find the smallest perturbation have to succeed everywhere.
+    """
+
+    call: Callable[..., attack.Attack]
+    norms: tuple[str, ...]
+    bounded: bool = True
+    gradients: bool = True
+    targeted: bool = True
+    least: float = 0.5
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+EPS = {"linf": 0.2, "l2": 1.0, "l1": 4.0}
+ALL = ("linf", "l2", "l1")
+TABLE = {
+    "random_noise": Row(attack.random_noise, ALL, gradients=False, least=0.0),
+    "fgsm": Row(attack.fgsm, ALL, least=0.3),
+    "bim": Row(attack.bim, ALL),
+    "pgd": Row(attack.pgd, ALL, settings={"steps": 15}),
+    "pgd to the end": Row(attack.pgd, ALL, settings={"steps": 15, "early_stop": False, "restarts": 2}),
+    "pgd dlr": Row(attack.pgd, ALL, settings={"steps": 15, "loss": "dlr"}),
+    "momentum": Row(attack.momentum, ALL),
+}
+CASES = [(name, norm) for name, row in TABLE.items() for norm in row.norms]
