@@ -238,7 +238,7 @@ def _owners(graph: "Graph") -> dict[Node, int]:
 
 def _row(node: Node, batch: int, parameters: int, needs: tuple[str, ...], live: set[Node]) -> CostRow:
     sizes = _sizes(node, batch)
-    sizes["live"] = sum(each in live for each in node.inputs)
+    sizes["live"] = [each in live for each in nodes_in(node.args)]
     formula = FORMULAS.get(operation_name(node.op).split(".")[1])
     if formula is not None and (node.op_name != "einsum" or "equation" in sizes):
         work, back, plain = formula.forward(sizes), formula.adjoints(sizes, needs) if needs else 0, 0

@@ -1,8 +1,8 @@
 """The table of multiply-add counts: one row per operation that multiplies matrices, everything else counts none.
 
 A formula is handed the sizes of the operation's arguments by their schema names (a tensor stands as its shape, a list
-of tensors as a list of shapes, anything else as it is), `result`, the shape of the output, and `live`, how many tensors
-need an adjoint. Every one of these operations is linear in each of its factors, so the adjoint of a factor costs as
+of tensors as a list of shapes, anything else as it is), `result`, the shape of the output, and `live`, which of the
+tensors need an adjoint. Every one of these operations is linear in each of its factors, so the adjoint of a factor costs as
 many multiply-adds as the operation itself; the rows that are sums of several products say what each adjoint costs.
 """
 
@@ -120,8 +120,9 @@ def einsum(s: Sizes) -> int:
 
 
 def einsum_backward(s: Sizes, needs: Sequence[str]) -> int:
-    """One contraction as large for each of the two operands of a step, if both need their adjoints."""
-    return einsum(s) * min(2, s["live"]) if "tensors" in needs else 0
+    """In each step one contraction as large for what came from the left, and one for the next operand."""
+    live = s["live"]
+    return sum(step * (any(live[:at]) + live[at]) for at, step in enumerate(_einsum_steps(s), start=1))
 
 
 def _einsum_steps(s: Sizes) -> list[int]:
