@@ -12,6 +12,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from cutaway.errors import CaptureError
+from cutaway.graph.functional_form import functional_twin, in_place, is_functional, remove_identities
 from cutaway.graph.graph import Graph
 from cutaway.graph.nodes import Node, link, nodes_in
 
@@ -47,8 +48,10 @@ def convert(module: nn.Module, exported: Any, inputs: Any, names: Sequence[str])
         inputs: (inputs, keywords) it was exported with.
         names: what to call the flat inputs.
     """
-    _detach_no_grad_regions(exported)
-    exported = exported.run_decompositions({})
+    remove_identities(exported.graph_module)
+    if not is_functional(exported):
+        _detach_no_grad_regions(exported)
+        exported = exported.run_decompositions({})
     reader = _Reader(exported)
     for fx_node in exported.graph_module.graph.nodes:
         reader.read(fx_node)
@@ -143,10 +146,21 @@ class _Reader:
         if op is operator.getitem and isinstance(args[0], Node) and args[0].op is aten.batch_norm.default:
             self.known[fx_node.name] = args[0]
             return
+        if in_place(op):
+            self.rebind(
+                fx_node, Node("", "operation", functional_twin(op), args, kwargs, _call(fx_node), _source(fx_node))
+            )
+            return
         if _is_copy(op, args, kwargs):
             self.known[fx_node.name] = args[0]
             return
         self.add(fx_node, Node("", "operation", op, args, kwargs, _call(fx_node), _source(fx_node)))
+
+    def rebind(self, fx_node: Any, node: Node) -> None:
+        """An in-place operation makes a new value, and every name of the old one means the new one from here on."""
+        old = node.args[0]
+        self.add(fx_node, node)
+        self.known.update({name: node for name, value in self.known.items() if value is old})
 
     def translate(self, tree: Any) -> Any:
         """The exported program's arguments with our nodes in them."""
