@@ -2,8 +2,9 @@
 
 A formula is handed the sizes of the operation's arguments by their schema names (a tensor stands as its shape, a list
 of tensors as a list of shapes, anything else as it is), `result`, the shape of the output, and `live`, which of the
-tensors need an adjoint. Every one of these operations is linear in each of its factors, so the adjoint of a factor costs as
-many multiply-adds as the operation itself; the rows that are sums of several products say what each adjoint costs.
+tensors need an adjoint. Every one of these operations is linear in each of its factors, so the adjoint of a factor
+costs as many multiply-adds as the operation itself; the rows that are sums of several products say what each adjoint
+costs.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from cutaway.errors import ArgumentError, nearest
 from cutaway.graph import cost as costs
+from cutaway.graph import measure as measuring
 from cutaway.graph import orders as elimination
 from cutaway.graph import trace as tracing
 from cutaway.graph import walks
@@ -134,6 +135,10 @@ class Graph:
     ) -> costs.Cost:
         """Count parameters, multiply-adds and activation memory by node and module; see `cutaway.graph.cost`."""
         return costs.cost(self, of, wrt, batch)
+
+    def measure(self, *inputs: Any, repeats: int = 10, of: str | Node = "output", wrt: Any = None) -> measuring.Timing:
+        """Measure the time of every operation, forward and backward; see `cutaway.graph.measure`."""
+        return measuring.measure(self, inputs, of, wrt, repeats)
 
     def jvp(self, of: str | Node = "output", wrt: str | Node | Sequence[str | Node] | None = None) -> Tangents:
         """Make the forward-mode program: how `of` moves when `wrt` moves along given tangents."""

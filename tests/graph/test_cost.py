@@ -287,3 +287,27 @@ def test_save_plot_and_unknown_names(tmp_path) -> None:
         cost.plot("speed")
     with pytest.raises((ArgumentError, LookupFailure), match="'2'"):
         cost["2"]
+
+
+def test_measured_time_lies_where_the_work_is() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2048), nn.Linear(2048, 4))
+    x = torch.randn(256, 4)
+    timing = ct.capture(model, x).measure(x, repeats=5)
+    assert [row.name for row in timing.rows] == ["0", "1", "2", "3"]
+    seconds = {row.name: row for row in timing.rows}
+    assert seconds["2"].forward > seconds["0"].forward
+    assert seconds["2"].backward > seconds["0"].backward > 0
+    assert timing.total.forward == pytest.approx(sum(row.forward for row in timing.rows))
+    assert timing.ratio == pytest.approx(timing.total.backward / timing.total.forward)
+    assert timing.gradient_program > timing.forward_program > 0
+    assert [row.name for row in timing.by_module(1)] == ["0", "1", "2", "3"]
+
+
+def test_measured_backward_stops_where_nothing_is_asked(tmp_path) -> None:
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(3, 4)
+    timing = ct.capture(model, x).measure(x, wrt="2.weight", repeats=2)
+    assert [row.backward > 0 for row in timing.rows] == [False, False, True]
+    assert len(list(csv.DictReader(timing.save(tmp_path / "times.csv").open()))) == 3
+    assert len(timing.plot().axes[0].patches) == 6
+    with pytest.raises(ArgumentError, match="repeats=0"):
+        ct.capture(model, x).measure(x, repeats=0)
