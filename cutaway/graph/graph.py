@@ -16,7 +16,7 @@ from cutaway.graph import trace as tracing
 from cutaway.graph import walks
 from cutaway.graph.backward import ancestors
 from cutaway.graph.forward import Tangents, forward_mode
-from cutaway.graph.nodes import Node
+from cutaway.graph.nodes import Node, map_nodes, nodes_in
 from cutaway.graph.program import Program, build, cache_key, forward_program, picked
 from cutaway.graph.rows import RuleSet
 
@@ -38,6 +38,7 @@ class Graph:
         self.updates: dict[str, Node] = {}
         self.input_slots: list[Any] = []  # the flat inputs: nodes, or the constant an argument was captured with
         self.programs: dict[Any, Any] = {}
+        self.preparations: dict[Node, Any] = {}
         self.by_name = {node.name: node for node in nodes}
         self.by_module = _module_outputs(nodes, self.outputs)
 
@@ -86,7 +87,8 @@ class Graph:
         """Compute the outputs, in the structure the model returns them."""
         program = forward_program(self)
         with torch.no_grad():
-            found = iter(program(*picked(self.leaf_values(inputs, keywords), program.parameters)))
+            env = self.leaf_values(inputs, keywords, program.parameters)
+            found = iter(program.emitted.function(*picked(env, program.parameters)))
         flat = [next(found) if isinstance(value, Node) else value for value in self.output_values]
         return pytree.tree_unflatten(flat, self.out_spec)
 
@@ -166,18 +168,37 @@ class Graph:
         """Compare the costs of forward, reverse and the best elimination order between two nodes."""
         return elimination.orders(self, self[target], self[source], batch)
 
-    def leaf_values(self, inputs: tuple, keywords: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of inputs, parameters, buffers and constants by identifier."""
+    def leaf_values(
+        self, inputs: tuple, keywords: Mapping[str, Any], names: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """The values of inputs, parameters, buffers and constants by identifier; all, or those with the given names."""
         values: dict[str, Any] = {}
         for node, given in self._bind_inputs(inputs, keywords):
             values[node.identifier] = given
-        module = self.module
+        wanted = None if names is None else set(names)
         for node in self.nodes:
-            if node.kind in ("parameter", "buffer"):
-                values[node.identifier] = _tensor_at(module, node.target)
-            elif node.kind == "constant":
-                values[node.identifier] = node.value
+            if node.op is None and node.kind != "input" and (wanted is None or node.identifier in wanted):
+                values[node.identifier] = self.leaf_value(node)
         return values
+
+    def leaf_value(self, node: Node) -> torch.Tensor:
+        """The value of a parameter, buffer, constant, or of what a pass prepared from them."""
+        if node.kind == "constant":
+            return node.value
+        if node.kind == "prepared":
+            return self.prepared(node)
+        return _tensor_at(self.module, node.target)
+
+    def prepared(self, node: Node) -> Any:
+        """A value that depends on parameters only: computed anew when one of them has changed since."""
+        sources = [self.leaf_value(source) for source in nodes_in(node.args)]
+        versions = tuple((id(source), getattr(source, "_version", None)) for source in sources)
+        known = self.preparations.get(node)
+        if known is None or known[0] != versions:
+            with torch.no_grad():
+                args = map_nodes(self.leaf_value, node.args)
+                known = self.preparations[node] = (versions, node.value(*args, **node.kwargs), sources)
+        return known[1]
 
     def _bind_inputs(self, inputs: tuple, keywords: Mapping[str, Any]) -> list[tuple[Node, torch.Tensor]]:
         flat, spec = pytree.tree_flatten((inputs, dict(keywords)))

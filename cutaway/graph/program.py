@@ -1,6 +1,7 @@
 """Programs: what a graph is asked for, built once and run many times."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from cutaway.graph.backward import Line, Ref, Reverse, adjoint_name, choose, forward_lines, shape_line
 from cutaway.graph.emit import Emitted, emit, references
 from cutaway.graph.nodes import Node
+from cutaway.graph.reuse import Tables, reuse
 from cutaway.graph.rows import RuleSet
 
 if TYPE_CHECKING:
@@ -16,14 +18,28 @@ if TYPE_CHECKING:
 _NONE = choose([], (), (), None)
 
 
+@cache
+def _tables() -> Tables:
+    return Tables()
+
+
 class Built:
     """The emitted function of a program and the names of its parameters."""
 
-    def __init__(self, emitted: Emitted, parameters: list[str], origins: Mapping[Node, str]) -> None:
-        self.emitted, self.parameters, self.origins = emitted, parameters, origins
+    def __init__(
+        self, name: str, parameters: list[str], lines: list[Line], returns: list[str], origins: Mapping[Node, str]
+    ) -> None:
+        self.name, self.parameters, self.lines, self.returns, self.origins = name, parameters, lines, returns, origins
 
-    def __call__(self, *values: Any) -> tuple:
-        return self.emitted.function(*values)
+    @cached_property
+    def emitted(self) -> Emitted:
+        """The function that overwrites values in their last use: the one that is run."""
+        return emit(self.name, self.parameters, reuse(self.lines, self.returns, _tables()), self.returns)
+
+    @cached_property
+    def pure(self) -> Emitted:
+        """The function that overwrites nothing: the one that can itself be differentiated."""
+        return emit(self.name, self.parameters, self.lines, self.returns)
 
 
 class Program:
@@ -59,14 +75,17 @@ class Program:
     def evaluate(self, *inputs: Any, seed: Any = None, **keywords: Any) -> tuple[dict, dict]:
         """Compute values and adjoints: two dicts, keyed by the names as they were asked for."""
         with torch.no_grad():
-            return self.differentiable(*inputs, seed=seed, **keywords)
+            return self._run(self.built.emitted, inputs, keywords, seed)
 
     def differentiable(self, *inputs: Any, seed: Any = None, **keywords: Any) -> tuple[dict, dict]:
         """As `evaluate`, under the caller's grad mode: the program is itself a function that can be differentiated."""
-        env = self.graph.leaf_values(inputs, keywords)
+        return self._run(self.built.pure, inputs, keywords, seed)
+
+    def _run(self, emitted: Emitted, inputs: tuple, keywords: Mapping[str, Any], seed: Any) -> tuple[dict, dict]:
+        env = self.graph.leaf_values(inputs, keywords, self.built.parameters)
         seeds = seed if isinstance(seed, tuple | list) else (seed,)
         env |= {f"seed_{position}": each for position, each in enumerate(seeds)}
-        results = self.built(*picked(env, self.built.parameters))
+        results = emitted.function(*picked(env, self.built.parameters))
         split = len(self.value_keys)
         values = dict(zip(self.value_keys, results[:split], strict=True))
         return values, dict(zip(self.wrt_keys, results[split:], strict=True))
@@ -81,6 +100,7 @@ def forward_program(graph: "Graph") -> Built:
 
 
 def build(graph: "Graph", of: list[Node], wrt: list[Node], rules: RuleSet | None, values: list[Node]) -> Built:
+    """Make the program of a request: the forward lines it needs, then the reverse walk."""
     choice = choose(graph.nodes, of, wrt, rules)
     walk = Reverse(choice, of, wrt)
     walk.walk(graph.nodes)
@@ -106,6 +126,7 @@ def assemble(
     seeds: int = 0,
     origins: Mapping[Node, str] | None = None,
 ) -> Built:
+    """Put lines together to a function: which leaves it reads, what it returns."""
     zeros = [
         Line((adjoint_name(n),), torch.zeros_like, "zeros_like", (Ref(n.identifier),), note="no path") for n in missing
     ]
@@ -114,10 +135,11 @@ def assemble(
     used = {name for line in lines for name in references([line.args, line.kwargs])} | set(returns)
     leaves = [node.identifier for node in graph.nodes if node.op is None and node.identifier in used]
     parameters = [*leaves, *(f"seed_{position}" for position in range(seeds))]
-    return Built(emit(name, parameters, lines, returns), parameters, origins or {})
+    return Built(name, parameters, lines, returns, origins or {})
 
 
 def picked(values: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """The values of some names, in order."""
     return [values.get(name) for name in names]
 
 

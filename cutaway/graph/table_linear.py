@@ -72,7 +72,7 @@ def _pair(value: int | Sequence[int], length: int) -> list[int]:
 
 def _convolution(
     mask: tuple[bool, bool], grad, input, weight, stride, padding, dilation, groups, transposed, output_padding
-):  # noqa: A002
+):
     spatial = grad.ndim - 2
     return aten.convolution_backward(
         grad, input, weight, None,
@@ -83,16 +83,16 @@ def _convolution(
 
 def convolution_input(grad, input_shape, weight, stride, padding, dilation, groups, transposed=False, output_padding=0):
     """The adjoint of a convolution's input: a transposed convolution of the adjoint with the same kernel."""
-    shape_only = grad.new_empty(1).expand(tuple(input_shape))
+    shape_only = grad.new_empty(tuple(input_shape))  # never read: only its shape counts
     args = (grad, shape_only, weight, stride, padding, dilation, groups, transposed, output_padding)
     return _convolution((True, False), *args)[0]
 
 
 def convolution_weight(
     grad, input, weight_shape, stride, padding, dilation, groups, transposed=False, output_padding=0
-):  # noqa: A002
+):
     """The adjoint of a convolution's kernel: the correlation of input and adjoint."""
-    shape_only = grad.new_empty(1).expand(tuple(weight_shape))
+    shape_only = grad.new_empty(tuple(weight_shape))
     args = (grad, input, shape_only, stride, padding, dilation, groups, transposed, output_padding)
     return _convolution((False, True), *args)[1]
 
