@@ -12,6 +12,7 @@ from cutaway.errors import ArgumentError, CaptureError
 from cutaway.train import foreach
 from cutaway.train.losses import Loss
 from cutaway.train.metrics import per_example
+from cutaway.train.state import random_state, set_random_state
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, list[Tensor]]]
 
@@ -147,8 +148,10 @@ def engine_step(
         chosen = found.get(key) or found.get((*key, len(x)))
         if chosen is None:
             whole.training = model.training
+            before = random_state(x.device)
             graph = engine.capture(whole, x, y, train=None)
             chosen = _program_step(graph, list(parameters), rules)
+            set_random_state(before, x.device)  # when a graph is captured must not change what dropout draws
             found[key if graph.dynamic else (*key, len(x))] = chosen
         return chosen(x, y)
 

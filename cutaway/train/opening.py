@@ -1,0 +1,118 @@
+"""Before the first step: are the data sound, is the folder usable, does a run that goes on fit the one begun."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cutaway.data import Dataset
+from cutaway.data import check as check_data
+from cutaway.errors import DataError, RunFolderError
+from cutaway.train.batches import Arrays, as_arrays
+from cutaway.train.checkpoint import load_checkpoint
+from cutaway.train.epoch import Job, keep
+from cutaway.train.record import (
+    INITIAL,
+    RUN,
+    environment,
+    git_state,
+    holds_run,
+    open_folder,
+    read_json,
+    write_history,
+    write_json,
+    write_weights,
+)
+from cutaway.train.results import Run, load_run
+from cutaway.train.settings import Settings
+
+
+def check_arrays(data: Any, what: str) -> None:
+    """Check data that lie in memory before training starts.
+
+    Raises:
+        DataError: they are empty, differ in length, or hold NaN or infinity; index and value are named.
+
+    >>> check_arrays((torch.tensor([[1.0], [float("nan")]]), torch.zeros(2)), "training")
+    Traceback (most recent call last):
+    cutaway.errors.DataError: training data: example 1 holds nan at index (1, 0); expected finite numbers
+    """
+    if isinstance(data, Dataset):
+        check_data(data, unit_range=False)
+        return
+    pair = as_arrays(data)
+    if pair is None:
+        return
+    if len(pair[0]) != len(pair[1]):
+        raise DataError(f"{what} data: {len(pair[0])} inputs but {len(pair[1])} targets; they must match")
+    if len(pair[0]) == 0:
+        raise DataError(f"{what} data: there is no example; at least one is needed")
+    for values in map(torch.as_tensor, pair):
+        bad = ~values.isfinite()
+        if values.is_floating_point() and bool(bad.any()):
+            index = tuple(int(i) for i in bad.nonzero()[0])
+            value = values[index].item()
+            raise DataError(f"{what} data: example {index[0]} holds {value} at index {index}; expected finite numbers")
+
+
+def describe(
+    model: nn.Module, train: Any, chosen: Settings, job: Job, record: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What `run.json` says before the first step."""
+    source = job.source
+    data = {"name": getattr(train, "name", None), "examples": len(source.x) if isinstance(source, Arrays) else None}
+    return {
+        "status": "running",
+        "settings": {**chosen.record(), "lr": chosen.rate},
+        "model": {
+            "name": None,
+            "class": type(model).__qualname__,
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+        },
+        "data": data,
+        "environment": environment(job.state.device),
+        "git": git_state(),
+        **(record or {}),
+    }
+
+
+def open_job(
+    job: Job, out: str | os.PathLike[str], overwrite: bool, resume: bool, written: dict[str, Any]
+) -> Run | None:
+    """Open the run folder; go back to its checkpoint when resuming. A finished run is given back as it is."""
+    old = holds_run(Path(out)) and resume
+    folder = open_folder(out, needed=3 * job.state.bytes() + (1 << 20), overwrite=overwrite, resume=resume)
+    job.folder = folder
+    if old and (folder / RUN).exists():
+        before = read_json(folder / RUN)
+        _compare(folder, before, written)
+        if before["status"] in ("completed", "stopped early"):
+            return load_run(folder, model=job.model)
+    state = load_checkpoint(folder) if old else None
+    if state is not None:
+        job.state.load(state)
+        write_history(folder, job.state.history)
+    else:
+        write_weights(folder / INITIAL, job.model.state_dict())
+        write_history(folder, [])
+        keep(job, now=True)
+    write_json(folder / RUN, written)
+    return None
+
+
+def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with other settings, data or network than the run began with."""
+    different = [
+        f"{part}.{name}: {before[part].get(name)!r} then, {now[part].get(name)!r} now"
+        for part in ("settings", "data", "model")
+        for name in sorted(set(before[part]) | set(now[part]))
+        if before[part].get(name) != now[part].get(name)
+    ]
+    if different:
+        raise RunFolderError(
+            f"{folder} was begun with other settings, so it cannot go on to the same result ({'; '.join(different)}); "
+            "resume with the same settings, or start anew in another folder or with overwrite=True"
+        )
