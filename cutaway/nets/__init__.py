@@ -4,12 +4,22 @@ from cutaway.nets.alexnet import AlexNet, alexnet, alexnet2012
 from cutaway.nets.counts import connections, multiply_adds, parameters
 from cutaway.nets.googlenet import GoogLeNet, googlenet
 from cutaway.nets.initialize import INITS, initialize
-from cutaway.nets.layers import ACTIVATIONS, POOLINGS, ScaledTanh, Subsample, TableConv2d, activation, pooling
+from cutaway.nets.layers import (
+    ACTIVATIONS,
+    POOLINGS,
+    MedianPool2d,
+    ScaledTanh,
+    StridedPool2d,
+    Subsample,
+    TableConv2d,
+    activation,
+    pooling,
+)
 from cutaway.nets.lenet import LeNet5, LeNet1989, lenet5, lenet1989
 from cutaway.nets.local import LocallyConnected1d, LocallyConnected2d, output_size
 from cutaway.nets.mlp import mlp
 from cutaway.nets.mobilenet import MobileNetV2, mobilenet_v2
-from cutaway.nets.normalize import Normalized, normalized
+from cutaway.nets.normalize import IMAGENET, Normalized, normalized
 from cutaway.nets.pretrained import load, put, read
 from cutaway.nets.registry import NAMES, make
 from cutaway.nets.resnet import ResNet, resnet, resnet18, resnet34, resnet50, resnet101, resnet152
@@ -33,6 +43,7 @@ from cutaway.nets.vgg import VGG, vgg, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, 
 
 __all__ = [
     "ACTIVATIONS",
+    "IMAGENET",
     "INITS",
     "NAMES",
     "POOLINGS",
@@ -44,11 +55,13 @@ __all__ = [
     "LeNet1989",
     "LocallyConnected1d",
     "LocallyConnected2d",
+    "MedianPool2d",
     "MobileNetV2",
     "Normalized",
     "ResNet",
     "ScaledTanh",
     "SqueezeNet",
+    "StridedPool2d",
     "Subsample",
     "TableConv2d",
     "activation",

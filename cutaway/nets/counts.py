@@ -59,8 +59,9 @@ class _Counter(TorchDispatchMode):
 def multiply_adds(model: nn.Module, *shape: int) -> int:
     """Multiply-adds of the convolutions and matrix products of one forward pass, from shapes alone.
 
-    The model is run in its own mode on tensors without data, so nothing is computed and nothing of it changes;
-    one multiply-add is one multiplication and one addition (twice as many FLOPs).
+    The model is run in evaluation mode on tensors without data, so nothing is computed and nothing of it changes.
+    Weights that a layer holds at zero are counted, because they are multiplied. One multiply-add is one multiplication
+    and one addition (twice as many FLOPs).
 
     Args:
         model: any module that takes one tensor.
@@ -72,17 +73,17 @@ def multiply_adds(model: nn.Module, *shape: int) -> int:
     >>> multiply_adds(nn.Conv2d(3, 8, 5), 3, 32, 32) == 28 * 28 * 8 * 75
     True
     """
-    mode = model.training
-    submodes = [(module, module.training) for module in model.modules()]
+    tensors = [*model.parameters(), *model.buffers()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()  # batch norm would otherwise note that it was run
     try:
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Counter() as counter:
-            model(torch.empty(1, *shape))
+            model(torch.empty(1, *shape, device=device))
     except RuntimeError as error:
         raise ArgumentError(f"{type(model).__name__} does not take an input of shape (1, {shape}): {error}") from error
     finally:
-        model.train(mode)
-        for module, training in submodes:
+        for module, training in modes:
             module.training = training
     return counter.total
 

@@ -47,6 +47,46 @@ class Subsample(nn.Module):
         return F.avg_pool2d(x, self.size) * self.weight + self.bias
 
 
+class MedianPool2d(nn.Module):
+    """Median over non-overlapping squares; the mean of the middle two where their number is even.
+
+    Args:
+        size: side of the square and the stride.
+
+    >>> MedianPool2d(2)(torch.tensor([[[[29.0, 15.0], [0.0, 100.0]]]])).item()
+    22.0
+    """
+
+    def __init__(self, size: int = 2) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c p q"]:
+        x = x.unfold(2, self.size, self.size).unfold(3, self.size, self.size)  # (N, C, P, Q, S, S)
+        ordered = x.flatten(4).sort(-1).values  # (N, C, P, Q, S·S)
+        last = self.size**2 - 1
+        return (ordered[..., last // 2] + ordered[..., last - last // 2]) / 2
+
+
+class StridedPool2d(nn.Module):
+    """The upper left pixel of non-overlapping squares: downsampling without pooling.
+
+    Args:
+        size: side of the square and the stride.
+
+    >>> StridedPool2d(2)(torch.arange(16.0).reshape(1, 1, 4, 4)).flatten().tolist()
+    [0.0, 2.0, 8.0, 10.0]
+    """
+
+    def __init__(self, size: int = 2) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c p q"]:
+        height, width = (side // self.size * self.size for side in x.shape[-2:])
+        return x[..., : height : self.size, : width : self.size]
+
+
 class TableConv2d(nn.Module):
     """Convolution in which every output channel sees only the input channels its row of a table names.
 
@@ -129,6 +169,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 POOLINGS: dict[str, Callable[[int, int], nn.Module]] = {  # (channels, side) -> module
     "average": lambda channels, size: nn.AvgPool2d(size),
     "max": lambda channels, size: nn.MaxPool2d(size),
+    "median": lambda channels, size: MedianPool2d(size),
+    "strided": lambda channels, size: StridedPool2d(size),
     "subsample": Subsample,
 }
 

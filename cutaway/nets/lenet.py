@@ -64,7 +64,7 @@ def lenet5(
         classes: number of outputs (logits).
         channels: channels of the input.
         activation: name of the activation, see `ACTIVATIONS`.
-        pooling: "average", "max" or "subsample" (average with a trainable coefficient and bias).
+        pooling: "average", "max", "subsample" (average with a trainable coefficient and bias), … see `POOLINGS`.
         connections: of C3: "full" or "paper" (Table I).
 
     Raises:

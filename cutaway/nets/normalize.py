@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from cutaway.errors import ArgumentError
 
+# Mean and standard deviation that most ImageNet weights (and those of the CIFAR ResNets) were trained with.
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
 
 class Normalized(nn.Module):
     """See `normalized`."""
@@ -50,6 +53,8 @@ def normalized(
 
     Raises:
         ArgumentError: when mean and std differ in length, are not finite, or std is not above 0.
+
+    For most ImageNet weights: `normalized(model, **IMAGENET, size=224)`.
 
     >>> model = normalized(nn.Flatten(), mean=0.5, std=0.25, size=4)
     >>> model(torch.ones(1, 1, 8, 8)).unique().tolist()

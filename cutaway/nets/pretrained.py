@@ -1,5 +1,6 @@
 """Weights from files and from the hub, put into our networks; errors name the key or shape that does not fit."""
 
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import ArgumentError, DataError
+from cutaway.nets.names import renamed
 from cutaway.nets.registry import make
 
 try:  # an optional extra
@@ -28,7 +30,8 @@ def load(name: str, weights: str | Path, *, seed: int | None = 0, **settings: An
 
     Args:
         name: one of `NAMES`.
-        weights: a `.safetensors`, `.pth`, `.pt`, `.th` or `.bin` file (read without unpickling code), or
+        weights: a `.safetensors`, `.pth`, `.pt`, `.th` or `.bin` file (read without unpickling code), here or in the
+            folder that CUTAWAY_DATA names, or
             "hub:owner/name", "hub:owner/name/file.safetensors" (needs huggingface_hub).
         seed: of the initial weights, all of which are replaced.
         settings: of the constructor, such as `classes=10` or `padding="same"`.
@@ -57,7 +60,11 @@ def read(weights: str | Path) -> dict[str, Tensor]:
     Raises:
         DataError: when the file is missing, damaged, needs unpickling, or holds no tensors.
     """
-    path = _from_hub(weights) if isinstance(weights, str) and weights.startswith("hub:") else Path(weights).expanduser()
+    path = (
+        _from_hub(weights)
+        if isinstance(weights, str) and weights.startswith("hub:")
+        else _local(Path(weights).expanduser())
+    )
     if not path.is_file():
         raise DataError(f"{weights}: no such file; expected weights as .safetensors or .pth, or a hub: name")
     try:
@@ -70,6 +77,12 @@ def read(weights: str | Path) -> dict[str, Tensor]:
     except (safetensors.SafetensorError, RuntimeError, EOFError, OSError, KeyError) as error:
         raise DataError(f"{weights}: cannot be read as weights: {error}") from error
     return _tensors(held, str(weights))
+
+
+def _local(path: Path) -> Path:
+    """The path as given, or the file of that name in the folder that CUTAWAY_DATA names."""
+    folder = os.environ.get("CUTAWAY_DATA")
+    return Path(folder).expanduser() / path if folder and not path.exists() and not path.is_absolute() else path
 
 
 def _tensors(held: Any, where: str) -> dict[str, Tensor]:
@@ -122,7 +135,7 @@ def put(model: nn.Module, weights: Mapping[str, Tensor], where: str = "weights")
     cutaway.errors.DataError: weights does not fit Linear. Unknown: 'scale'. Shapes: 'weight' is (1, 3), expected (1, 2)
     """
     wanted = model.state_dict()
-    given = _unwrapped(weights, wanted)
+    given = _unwrapped(weights, wanted, type(model).__name__)
     unused = tuple(getattr(model, "unused", ()))
     given = {key: value for key, value in given.items() if key in wanted or not (unused and key.startswith(unused))}
     missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
@@ -147,15 +160,20 @@ def put(model: nn.Module, weights: Mapping[str, Tensor], where: str = "weights")
     return model
 
 
-def _unwrapped(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop prefixes common to all keys while that brings them closer to the wanted ones."""
+def _unwrapped(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
+    """Drop prefixes common to all keys that no wanted key has, and translate names and shapes of timm."""
     given = dict(weights)
     while given and not set(given) & set(wanted):
         prefix = next((prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in given)), None)
         if prefix is None:
             break
         given = {key.removeprefix(prefix): value for key, value in given.items()}
-    return given
+    if set(given) <= set(wanted):
+        return given
+    given = {key if key in wanted else renamed(key, network): value for key, value in given.items()}
+    # A convolution over its whole input is a linear layer (VGG's first two in timm).
+    linear = {key for key, value in given.items() if value.dim() == 4 and key in wanted and wanted[key].dim() == 2}
+    return {key: value.flatten(1) if key in linear else value for key, value in given.items()}
 
 
 def _listed(entries: list[str], most: int = 10) -> str:
