@@ -5,6 +5,7 @@ from cutaway.attack.norms import NORMS
 from cutaway.attack.oracle import MaskedGradientWarning
 from cutaway.attack.problem import ModelModeWarning
 from cutaway.attack.result import Attack, load
+from cutaway.attack.square import square
 from cutaway.attack.steps import fgsm, random_noise
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "momentum",
     "pgd",
     "random_noise",
+    "square",
 ]

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,10 +16,10 @@ AMPLIFY = 10
 TITLES = ("image", f"perturbation × {AMPLIFY}", "its sign", "adversarial image", "random noise, same size")
 
 
-def pixels(image: Tensor) -> Tensor:
+def pixels(image: Tensor) -> np.ndarray:
     """(C, H, W) in any range → (H, W, 3) or (H, W) in [0, 1], for matplotlib."""
     image = image.detach().cpu().float().clamp(0, 1)
-    return image[0] if image.shape[0] != 3 else image.permute(1, 2, 0)
+    return (image[0] if image.shape[0] != 3 else image.permute(1, 2, 0)).numpy()
 
 
 def _said(classes: Tensor, confidence: Tensor, row: int, names: list[str] | None) -> str:

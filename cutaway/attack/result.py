@@ -104,10 +104,13 @@ TENSORS = ("x", "original", "label", "target", "success", "distance", "before", 
 WORDS = ("norm", "eps", "method", "settings", "seed", "asked")
 
 
+SHARED = ("original", "label", "target", "before", "confidence_before")  # the control has the attack's
+
+
 def _tensors(attack: Attack, prefix: str = "") -> dict[str, Tensor]:
-    own = {prefix + name: getattr(attack, name) for name in TENSORS if getattr(attack, name) is not None}
-    made = {name: tensor.contiguous() for name, tensor in own.items()}
-    return made if attack.control is None else made | _tensors(attack.control, prefix + "control.")
+    names = [name for name in TENSORS if getattr(attack, name) is not None and not (prefix and name in SHARED)]
+    own = {prefix + name: getattr(attack, name).contiguous() for name in names}
+    return own if attack.control is None else own | _tensors(attack.control, "control.")
 
 
 def _words(attack: Attack) -> dict[str, Any]:
@@ -132,8 +135,9 @@ def load(path: str | Path) -> Attack:
 
 def _rebuild(tensors: dict[str, Tensor], words: dict[str, Any], prefix: str = "") -> Attack:
     control = words.pop("control", None)
-    inner = None if control is None else _rebuild(tensors, control, prefix + "control.")
-    return Attack(**{name: tensors.get(prefix + name) for name in TENSORS}, **words, control=inner)  # pyright: ignore
+    inner = None if control is None else _rebuild(tensors, control, "control.")
+    own = {name: tensors.get(name if name in SHARED else prefix + name) for name in TENSORS}
+    return Attack(**own, **words, control=inner)  # pyright: ignore[reportArgumentType]
 
 
 def tighten(problem: Problem, x: Tensor) -> Tensor:

@@ -34,5 +34,6 @@ TABLE = {
     "pgd to the end": Row(attack.pgd, ALL, settings={"steps": 15, "early_stop": False, "restarts": 2}),
     "pgd dlr": Row(attack.pgd, ALL, settings={"steps": 15, "loss": "dlr"}),
     "momentum": Row(attack.momentum, ALL),
+    "square": Row(attack.square, ALL, gradients=False, settings={"queries": 150}),
 }
 CASES = [(name, norm) for name, row in TABLE.items() for norm in row.norms]
