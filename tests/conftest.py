@@ -1,4 +1,4 @@
-"""What every test shares: one thread under xdist, a headless matplotlib, a fixed start of the global generators."""
+"""What every test shares: one thread, a headless matplotlib, a fixed start of the global generators."""
 
 import os
 import random
@@ -15,8 +15,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 matplotlib.use("Agg")
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the workers share the cores among themselves
+torch.set_num_threads(1)  # the tests' models are small, workers share the cores, and sums are the same everywhere
 
 
 @pytest.fixture(scope="session")
