@@ -1,6 +1,6 @@
 """Computation graphs: capture, run, differentiate by replaceable rules."""
 
-from cutaway.graph import rules, table_elementwise, table_linear, table_network  # noqa: F401 - importing fills the table
+from cutaway.graph import rules, tables  # noqa: F401 - importing fills the table
 from cutaway.graph.capture import capture
 from cutaway.graph.functional import grad, jvp
 from cutaway.graph.graph import Graph

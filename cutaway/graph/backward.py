@@ -243,9 +243,11 @@ class Reverse:
             return map_nodes(_value, arguments[asked])
         if asked.endswith("_shape") and asked.removesuffix("_shape") in arguments:
             return map_nodes(self.shape, arguments[asked.removesuffix("_shape")])
+        if asked.endswith("_dtype") and asked.removesuffix("_dtype") in arguments:
+            return map_nodes(lambda source: source.dtype, arguments[asked.removesuffix("_dtype")])
         raise ArgumentError(
             f"the rule for {node.name!r} ({operation_name(node.op)}) asks for {asked!r}; it may ask for grad, result, "
-            f"node, needs, {', '.join([*arguments, *row.residuals])}, or <argument>_shape"
+            f"node, needs, {', '.join([*arguments, *row.residuals])}, <argument>_shape or <argument>_dtype"
         )
 
     def shape(self, node: Node) -> Any:

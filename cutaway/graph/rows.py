@@ -7,6 +7,7 @@ function is handed what its parameters name:
     result           the output
     self, weight, …  any argument of the operation, by its schema name
     self_shape, …    only the shape of a tensor argument, so that the tensor itself need not be kept
+    self_dtype, …    only its kind of number
     node             the `Node`
     needs            for rows that serve several arguments at once: the set of argument names asked for
     residuals        further values that the row's `forward` returns beside the output (a mask, indices, a mean)

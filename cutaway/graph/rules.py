@@ -8,7 +8,7 @@ def _guided(grad: Tensor, result: Tensor) -> Tensor:
     return grad.clamp(min=0) * (result > 0)
 
 
-def _guided_clamp(grad: Tensor, self: Tensor, min: float | None, max: float | None) -> Tensor:  # noqa: A002
+def _guided_clamp(grad: Tensor, self: Tensor, min: float | None, max: float | None) -> Tensor:
     """A clamp at zero from below is a ReLU; any other is left alone."""
     inside = self.new_ones(self.shape, dtype=bool) if min is None else self > min  # type: ignore[call-overload]
     inside = inside if max is None else inside & (self < max)

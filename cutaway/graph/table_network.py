@@ -63,7 +63,7 @@ def batch_norm_input(grad, weight, running_var, eps):
     return grad * _along_channels(scale if weight is None else scale * weight, grad.ndim)
 
 
-def batch_norm_weight(grad, input, running_mean, running_var, eps):  # noqa: A002
+def batch_norm_weight(grad, input, running_mean, running_var, eps):
     """δw = Σ δy·(x − μ)/√(σ² + ε)."""
     normal = (input - _along_channels(running_mean, grad.ndim)) * _along_channels(
         torch.rsqrt(running_var + eps), grad.ndim
@@ -79,7 +79,7 @@ row(
 )
 
 
-def batch_norm_training(grad, result, input, weight, running_mean, running_var, training, eps, needs):  # noqa: A002
+def batch_norm_training(grad, result, input, weight, running_mean, running_var, training, eps, needs):
     """Batch statistics depend on the input: δx = w/σ·(δy − mean δy − x̂·mean(δy·x̂))."""
     mean, rstd = result[1], result[2]
     mask = [name in needs for name in ("input", "weight", "bias")]
@@ -92,12 +92,12 @@ row("_native_batch_norm_legit_functional", running_mean=None, running_var=None,
     joint=(("input", "weight", "bias"), batch_norm_training))  # fmt: skip
 
 
-def layer_norm_forward(input, normalized_shape, weight=None, bias=None, eps=1e-5, cudnn_enable=True):  # noqa: A002
+def layer_norm_forward(input, normalized_shape, weight=None, bias=None, eps=1e-5, cudnn_enable=True):
     """Layer norm that also returns mean and 1/σ."""
     return aten.native_layer_norm(input, normalized_shape, weight, bias, eps)
 
 
-def layer_norm(grad, input, normalized_shape, mean, rstd, weight, bias, needs):  # noqa: A002
+def layer_norm(grad, input, normalized_shape, mean, rstd, weight, bias, needs):
     """δx = 1/σ·(wδy − mean(wδy) − x̂·mean(wδy·x̂)), δw = Σ δy·x̂, δb = Σ δy."""
     mask = [name in needs for name in ("input", "weight", "bias")]
     return aten.native_layer_norm_backward(grad, input, normalized_shape, mean, rstd, weight, bias, mask)

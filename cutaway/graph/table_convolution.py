@@ -1,0 +1,133 @@
+"""Rows of convolutions, plain and transposed."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from cutaway.graph.rows import row
+from cutaway.graph.shapes import listed
+
+aten = torch.ops.aten
+
+
+def _convolution(
+    mask: tuple[bool, bool], grad, input, weight, stride, padding, dilation, groups, transposed, output_padding
+):
+    spatial = weight.ndim - 2
+    return aten.convolution_backward(
+        grad, input, weight, None,
+        listed(stride, spatial), listed(padding, spatial), listed(dilation, spatial),
+        transposed, listed(output_padding, spatial), groups, [*mask, False],
+    )  # fmt: skip
+
+
+def convolution_input(grad, input_shape, weight, stride, padding, dilation, groups, transposed=False, output_padding=0):
+    """The adjoint of a convolution's input: a transposed convolution of the adjoint with the same kernel."""
+    shape_only = grad.new_empty(tuple(input_shape))  # never read: only its shape counts
+    args = (stride, padding, dilation, groups, transposed, output_padding)
+    if grad.ndim < weight.ndim:  # one example without a batch dimension
+        return _convolution((True, False), grad[None], shape_only[None], weight, *args)[0][0]
+    return _convolution((True, False), grad, shape_only, weight, *args)[0]
+
+
+def convolution_weight(
+    grad, input, weight_shape, stride, padding, dilation, groups, transposed=False, output_padding=0
+):
+    """The adjoint of a convolution's kernel: the correlation of input and adjoint."""
+    shape_only = grad.new_empty(tuple(weight_shape))
+    args = (shape_only, stride, padding, dilation, groups, transposed, output_padding)
+    if grad.ndim < len(weight_shape):
+        return _convolution((False, True), grad[None], input[None], *args)[1]
+    return _convolution((False, True), grad, input, *args)[1]
+
+
+def convolution_bias(grad: Tensor, weight_shape: Sequence[int]) -> Tensor:
+    """The adjoint of a bias: the sum over examples and positions."""
+    channel = grad.ndim - len(weight_shape) + 1
+    return grad.sum([axis for axis in range(grad.ndim) if axis != channel])
+
+
+row(
+    "conv1d.default", "conv2d.default", "conv3d.default",
+    input=lambda grad, input_shape, weight, stride, padding, dilation, groups: convolution_input(
+        grad, input_shape, weight, stride, padding, dilation, groups
+    ),
+    weight=lambda grad, input, weight_shape, stride, padding, dilation, groups: convolution_weight(
+        grad, input, weight_shape, stride, padding, dilation, groups
+    ),
+    bias=convolution_bias,
+)  # fmt: skip
+row(
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    input=lambda grad, input_shape, weight, stride, padding, dilation, groups, output_padding: convolution_input(
+        grad, input_shape, weight, stride, padding, dilation, groups, True, output_padding
+    ),
+    weight=lambda grad, input, weight_shape, stride, padding, dilation, groups, output_padding: convolution_weight(
+        grad, input, weight_shape, stride, padding, dilation, groups, True, output_padding
+    ),
+    bias=convolution_bias,
+)  # fmt: skip
+row("convolution", "_convolution", input=convolution_input, weight=convolution_weight, bias=convolution_bias)
+
+
+def _numeric(padding: str, grad: Tensor, weight_shape: Sequence[int], dilation: Sequence[int]) -> tuple:
+    """Padding in words as numbers, and the adjoint that fits them.
+
+    "same" pads d·(k − 1) in all, the odd one on the right. As a convolution padded on both sides by the larger half, whose
+    first row and column were dropped: their adjoint is zero.
+    """
+    spatial = len(weight_shape) - 2
+    if padding == "valid":
+        return grad, [0] * spatial
+    total = [d * (k - 1) for d, k in zip(listed(dilation, spatial), weight_shape[2:], strict=True)]
+    if any(t % 2 for t in total):
+        grad = pad(grad, [amount for t in reversed(total) for amount in (t % 2, 0)])
+    return grad, [t - t // 2 for t in total]
+
+
+def padded_input(grad, input_shape, weight, stride, padding, dilation, groups):
+    """The adjoint of the input of a convolution whose padding is given in words."""
+    grad, padding = _numeric(padding, grad, weight.shape, dilation)
+    return convolution_input(grad, input_shape, weight, stride, padding, dilation, groups)
+
+
+def padded_weight(grad, input, weight_shape, stride, padding, dilation, groups):
+    """The adjoint of the kernel of a convolution whose padding is given in words."""
+    grad, padding = _numeric(padding, grad, weight_shape, dilation)
+    return convolution_weight(grad, input, weight_shape, stride, padding, dilation, groups)
+
+
+row("conv1d.padding", "conv2d.padding", "conv3d.padding",
+    input=padded_input, weight=padded_weight, bias=convolution_bias)  # fmt: skip
+
+
+def double_backward(
+    grad, grad_output, input, weight, stride, padding, dilation, transposed, output_padding, groups, needs
+):
+    """Second derivatives: a convolution's adjoints are bilinear in (δy, w) and (δy, x), and bilinear in them again.
+
+    With u and v the adjoints of δx and Δw: that of δy is conv(u, w) + conv(x, v) (+ that of Δb for every position), that of
+    x is the input's adjoint of δy under v, and that of w is the kernel's adjoint of δy under u.
+    """
+    u, v, b = grad
+    args = (stride, padding, dilation)
+    d_output = d_input = d_weight = None
+    if "grad_output" in needs:
+        terms = [] if u is None else [aten.convolution(u, weight, None, *args, transposed, output_padding, groups)]
+        terms += [] if v is None else [aten.convolution(input, v, None, *args, transposed, output_padding, groups)]
+        terms += [] if b is None else [b.view(1, -1, *[1] * (grad_output.ndim - 2)).expand_as(grad_output)]
+        d_output = sum(terms)
+    if "input" in needs:
+        d_input = torch.zeros_like(input) if v is None else convolution_input(
+            grad_output, input.shape, v, *args, groups, transposed, output_padding
+        )  # fmt: skip
+    if "weight" in needs:
+        d_weight = torch.zeros_like(weight) if u is None else convolution_weight(
+            grad_output, u, weight.shape, *args, groups, transposed, output_padding
+        )  # fmt: skip
+    return d_output, d_input, d_weight
+
+
+row("convolution_backward", joint=(("grad_output", "input", "weight"), double_backward))
