@@ -1,8 +1,10 @@
 """The parts of a computation graph: nodes, and the argument trees that connect them."""
 
+import inspect
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -124,6 +126,16 @@ def link(nodes: Sequence[Node]) -> None:
             source.users.append(node)
 
 
+@lru_cache(maxsize=1024)
+def _parameters(function: Callable, count: int) -> tuple[str, ...]:
+    """The names of a plain function's first parameters; numbers where it does not tell."""
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        names = []
+    return tuple(names[:count]) if len(names) >= count else tuple(map(str, range(count)))
+
+
 def bound_arguments(node: Node) -> dict[str, Any]:
     """The operation's arguments by their schema names, defaults filled in.
 
@@ -132,8 +144,10 @@ def bound_arguments(node: Node) -> dict[str, Any]:
     >>> bound_arguments(Node("y", "operation", torch.ops.aten.softmax.int, (x, -1)))["dim"]
     -1
     """
+    if node.op is operator.getitem:
+        return {"self": node.args[0], "index": node.args[1]}
     if not isinstance(node.op, torch._ops.OpOverload):
-        return {str(position): value for position, value in enumerate(node.args)} | node.kwargs
+        return dict(zip(_parameters(node.op, len(node.args)), node.args, strict=True)) | node.kwargs
     bound: dict[str, Any] = {}
     for position, argument in enumerate(node.op._schema.arguments):
         if position < len(node.args) and not argument.kwarg_only:

@@ -16,13 +16,13 @@ from torch import Tensor
 from cutaway.graph.backward import Line, Ref, shape_of
 from cutaway.graph.emit import references
 from cutaway.graph.rows import TABLE
-from cutaway.graph.table_linear import convolution_input, convolution_weight
+from cutaway.graph.table_convolution import convolution_input, convolution_weight
 
 aten = torch.ops.aten
 
 _FRESH_OPERATIONS = (
-    "conv1d", "conv2d", "conv3d", "linear", "mm", "bmm", "matmul", "addmm", "batch_norm", "layer_norm",
-    "group_norm", "add", "sub", "mul", "div", "relu", "gelu", "silu", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "tanh",
+    "conv1d", "conv2d", "conv3d", "linear", "mm", "bmm", "matmul", "addmm", "batch_norm", "layer_norm", "group_norm",
+    "add", "sub", "mul", "div", "relu", "gelu", "silu", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "tanh",
     "elu", "leaky_relu", "max_pool2d", "avg_pool2d", "softmax", "mean", "sum", "cat",
 )  # fmt: skip
 

@@ -1,0 +1,269 @@
+"""Passes: from a graph to a graph that computes the same, faster.
+
+Each pass takes a graph and returns a new one; nodes that a pass does not touch keep their names. Nodes that were merged
+into others are gone: ask for the name of the last one of them.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cutaway.errors import nearest
+from cutaway.graph import fused
+from cutaway.graph.backward import ancestors
+from cutaway.graph.nodes import Node, bound_arguments, link, map_nodes
+from cutaway.graph.rows import TABLE, Row
+
+if TYPE_CHECKING:
+    from cutaway.graph.graph import Graph
+
+aten = torch.ops.aten
+
+
+class Rewrite:
+    """A copy of a graph in the making: go through the old nodes, copy or replace each."""
+
+    def __init__(self, graph: "Graph") -> None:
+        self.graph = graph
+        self.nodes: list[Node] = []
+        self.new: dict[Node, Node] = {}  # what users of an old node read now
+        self.leaves: dict[Node, Node] = {}  # what stands for an input, where its users read something else
+        self.taken = {node.identifier for node in graph.nodes}
+
+    def copy(self, node: Node) -> Node:
+        """The same node, reading what its arguments became."""
+        return self.place(
+            node, node.op, map_nodes(self.new.__getitem__, node.args), map_nodes(self.new.__getitem__, node.kwargs)
+        )
+
+    def place(self, node: Node, op: Any, args: tuple, kwargs: dict | None = None) -> Node:
+        """Another operation in a node's place, under its name."""
+        made = copy.copy(node)
+        made.op, made.args, made.kwargs = op, args, kwargs or {}
+        return self.add(node, made)
+
+    def add(self, old: Node, made: Node) -> Node:
+        """Put a node at the end, in the place of an old one."""
+        self.new[old] = made
+        self.nodes.append(made)
+        return made
+
+    def helper(self, like: Node, suffix: str, op: Callable, args: tuple, shape: Any = None) -> Node:
+        """A further node that an old one needs now."""
+        identifier = f"{like.identifier}_{suffix}"
+        while identifier in self.taken:
+            identifier += "_"
+        self.taken.add(identifier)
+        made = Node(f"{like.name}.{suffix}", "operation", op, args, {}, like.call, like.source, shape, like.dtype)
+        made.identifier = identifier
+        self.nodes.append(made)
+        return made
+
+    def finish(self) -> "Graph":
+        """The new graph, without the operations nobody needs now."""
+        old = self.graph
+        outputs = [self.new.get(value, value) if isinstance(value, Node) else value for value in old.output_values]
+        updates = {target: self.new[node] for target, node in old.updates.items()}
+        needed = ancestors([*(value for value in outputs if isinstance(value, Node)), *updates.values()])
+        nodes = [node for node in self.nodes if node in needed or node.kind in ("input", "parameter")]
+        link(nodes)
+        made = type(old)(old.module, nodes, outputs, old.in_spec, old.out_spec)
+        made.updates = updates
+        leaves = {**self.new, **self.leaves}
+        made.input_slots = [leaves[slot] if isinstance(slot, Node) else slot for slot in old.input_slots]
+        return made
+
+
+def rewrite(graph: "Graph", visit: Callable[[Rewrite, Node], Node | None]) -> "Graph":
+    """Rebuild a graph; `visit` places what stands for a node, or returns None to have it copied."""
+    work = Rewrite(graph)
+    for node in graph.nodes:
+        if visit(work, node) is None:
+            work.copy(node)
+    return work.finish()
+
+
+def cut(graph: "Graph", at: str | Node) -> "Graph":
+    """The graph up to a node, which becomes its only output."""
+    node = graph[at]
+    shallow = copy.copy(graph)
+    shallow.output_values, shallow.updates = [node], {}
+    shallow.out_spec = torch.utils._pytree.tree_flatten(0)[1]
+    return rewrite(shallow, lambda work, old: None)
+
+
+def remove_dead_code(graph: "Graph") -> "Graph":
+    """Without the operations that no output and no update depends on."""
+    return rewrite(graph, lambda work, node: None)
+
+
+def fold_batch_norm(graph: "Graph") -> "Graph":
+    """Batch norms with fixed statistics become part of the convolution before them.
+
+    In float32 the gradient may differ by rounding that flips the sign of a value at a ReLU; in float64 it agrees.
+    """
+    folded = {node: source for node in graph.nodes if (source := _convolution_before(node, graph)) is not None}
+
+    def visit(work: Rewrite, node: Node) -> Node | None:
+        if node not in folded:
+            return None
+        conv = folded[node]
+        norm, settings = bound_arguments(node), bound_arguments(conv)
+        new = {key: work.new[value] if isinstance(value, Node) else value for key, value in (norm | settings).items()}
+        gamma, beta = (work.new[norm[key]] if norm[key] is not None else None for key in ("weight", "bias"))
+        weight = work.helper(
+            node,
+            "weight",
+            fused.folded_weight,
+            (new["weight"], gamma, new["running_var"], norm["eps"]),
+            settings["weight"].shape,
+        )
+        bias = work.helper(
+            node,
+            "bias",
+            fused.folded_bias,
+            (
+                new["bias"] if settings["bias"] is not None else None,
+                gamma,
+                beta,
+                new["running_mean"],
+                new["running_var"],
+                norm["eps"],
+            ),
+            settings["weight"].shape[:1],
+        )
+        return work.place(node, conv.op, (work.new[conv.args[0]], weight, bias, *conv.args[3:]))
+
+    return rewrite(graph, visit)
+
+
+_CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
+
+
+def _convolution_before(node: Node, graph: "Graph") -> Node | None:
+    if node.op is not aten.batch_norm.default or bound_arguments(node)["training"]:
+        return None
+    source = node.args[0]
+    alone = source.users == [node] and source not in graph.outputs
+    return source if source.op in _CONVOLUTIONS and alone else None
+
+
+def channels_last(graph: "Graph") -> "Graph":
+    """Images enter with the channels last in memory, which convolutions on the CPU and tensor cores prefer."""
+
+    def visit(work: Rewrite, node: Node) -> Node | None:
+        if node.kind != "input" or node.shape is None or len(node.shape) != 4:
+            return None
+        leaf = work.leaves[node] = work.copy(node)
+        work.new[node] = work.helper(node, "channels_last", to_channels_last, (leaf,), node.shape)
+        return leaf
+
+    return rewrite(graph, visit)
+
+
+def to_channels_last(x: torch.Tensor) -> torch.Tensor:
+    """The same tensor with the channels last in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+TABLE["cutaway.to_channels_last"] = Row({"x": lambda grad: grad})
+
+
+def fuse_convolutions(graph: "Graph") -> "Graph":
+    """Each 2-D convolution takes in the sum and the ReLU behind it, and its weight in the layout of its kernels."""
+    plan: dict[Node, tuple[Node, Node | None, bool]] = {}  # last node → (convolution, summand, whether a ReLU ends it)
+    for node in graph.nodes:
+        if node.op is aten.conv2d.default:
+            last, other, relu = _tail(node, graph)
+            if last in plan:  # both summands are convolutions: the first one has taken the sum
+                last, other, relu = node, None, False
+            plan[last] = (node, other, relu)
+
+    def visit(work: Rewrite, node: Node) -> Node | None:
+        if node not in plan:
+            return None
+        conv, other, relu = plan[node]
+        given = bound_arguments(conv)
+        size = tuple(2 if isinstance(n, str) else n for n in given["input"].shape)
+        settings = [given[key] for key in ("stride", "padding", "dilation")]
+        settings = [[value[0], value[-1]] for value in settings]
+        weight = work.new[given["weight"]]
+        packed = work.helper(conv, "packed", fused.pack, (weight, *settings, given["groups"], size))
+        packed.dtype = None
+        bias = work.new[given["bias"]] if given["bias"] is not None else None
+        summand = work.new[other] if other is not None else None
+        args = (work.new[given["input"]], packed, bias, summand, *settings, given["groups"], relu)
+        return work.place(node, fused.convolution, args)
+
+    return rewrite(graph, visit)
+
+
+def _tail(conv: Node, graph: "Graph") -> tuple[Node, Node | None, bool]:
+    """How far a convolution may reach: through a sum with something computed before it, and a ReLU."""
+    node, other = conv, None
+    following = _only_user(node, graph)
+    if following is not None and following.op is aten.add.Tensor and not following.kwargs and len(following.args) == 2:
+        first, second = following.args
+        summand = second if first is node else first
+        if isinstance(summand, Node) and summand.index < conv.index and summand.shape == conv.shape == following.shape:
+            node, other = following, summand
+            following = _only_user(node, graph)
+    if following is not None and following.op is aten.relu.default:
+        return following, other, True
+    return node, other, False
+
+
+def _only_user(node: Node, graph: "Graph") -> Node | None:
+    return node.users[0] if len(node.users) == 1 and node not in graph.outputs else None
+
+
+def fold_constants(graph: "Graph") -> "Graph":
+    """What depends on parameters, buffers and constants alone is computed once, and again when one of them changes.
+
+    Changes are seen by PyTorch's version counters, so that optimisers' steps, `load_state_dict` and in-place operations
+    are noticed; writing through `.data` is not.
+    """
+    fixed: set[Node] = set()
+    for node in graph.nodes:
+        if node.kind in ("parameter", "buffer", "constant") or (
+            node.op is not None
+            and node.inputs
+            and all(source in fixed for source in node.inputs)
+            and node.parts is None
+        ):
+            fixed.add(node)
+
+    def visit(work: Rewrite, node: Node) -> Node | None:
+        if node not in fixed or node.op is None:
+            return None
+        made = copy.copy(node)
+        made.kind, made.op, made.value = "prepared", None, node.op
+        made.args, made.kwargs = map_nodes(work.new.__getitem__, node.args), dict(node.kwargs)
+        return work.add(node, made)
+
+    return rewrite(graph, visit)
+
+
+PASSES: dict[str, Callable[["Graph"], "Graph"]] = {
+    "remove_dead_code": remove_dead_code,
+    "fold_batch_norm": fold_batch_norm,
+    "fuse_convolutions": fuse_convolutions,
+    "channels_last": channels_last,
+    "fold_constants": fold_constants,
+}
+
+
+def optimized(graph: "Graph", passes: Sequence[str] = tuple(PASSES)) -> "Graph":
+    """The graph after the named passes, in order.
+
+    Args:
+        graph: in evaluation mode.
+        passes: names from `PASSES`.
+    """
+    for name in passes:
+        if name not in PASSES:
+            raise nearest(name, PASSES, "pass")
+        graph = PASSES[name](graph)
+    return graph
