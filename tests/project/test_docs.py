@@ -88,6 +88,19 @@ def test_commands_of_the_readme_are_targets_of_make() -> None:
     assert re.search(r"!\[[^]]+\]\(docs/images/\S+\)", screen), "with the picture they produce"
 
 
+def test_tour_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", text_of(ROOT / "README.md"), flags=re.S | re.M)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["run"].test["accuracy"] > 0.5
+    assert names["trace"]["model.c3"].adjoint.shape == (8, 16, 10, 10)
+    assert "def " in names["program"].code
+    assert names["attribution"].score is not None
+    assert names["attack"].success.sum() >= names["attack"].control.success.sum()
+    assert (tmp_path / "attack.png").stat().st_size > 10_000
+
+
 def test_help_lists_every_target() -> None:
     makefile = text_of(ROOT / "Makefile")
     phony = set(re.search(r"^\.PHONY: (.+)$", makefile, flags=re.M)[1].split()) - {"help", "lint"}
