@@ -1,11 +1,14 @@
 """Arrays from files, read without unpickling, as images and labels."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cutaway.data.check import check
 from cutaway.data.dataset import Dataset, Parts
 from cutaway.errors import DataError
 
@@ -101,3 +104,23 @@ def _pair(arrays: dict[str, np.ndarray], part: str, path: Path) -> tuple[Tensor,
     if len(x) != len(y):
         raise DataError(f"{path}: x{part} has {len(x)} examples but y{part} {len(y)} labels")
     return x, y
+
+
+def from_arrays(x: Any, y: Any, classes: Sequence[str] = (), name: str = "data") -> Dataset:
+    """A data set from NumPy arrays, torch tensors or nested lists, checked.
+
+    Args:
+        x: images `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`, 8-bit or floats in [0, 1], or a table `(N, D)`.
+        y: class indices `(N,)`.
+        classes: names of the classes; by default their numbers.
+        name: what to call the set.
+
+    Raises:
+        DataError: when a shape, type, value or label is not what is expected.
+
+    >>> from_arrays(np.zeros((4, 8, 8), np.uint8), [0, 1, 1, 0]).x.shape
+    torch.Size([4, 1, 8, 8])
+    """
+    images, labels = images_from(np.asarray(x), f"{name}: x"), labels_from(np.asarray(y), f"{name}: y")
+    known = tuple(classes) or tuple(str(label) for label in range(int(labels.max()) + 1 if len(labels) else 0))
+    return check(Dataset(images, labels, known, name))

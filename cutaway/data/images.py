@@ -35,7 +35,7 @@ def read_image(
         ArgumentError: for other numbers of channels.
     """
     try:
-        return _prepare(Image.open(path), size, resize, channels)
+        return prepare(Image.open(path), size, resize, channels)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, ArgumentError):
             raise
@@ -45,14 +45,15 @@ def read_image(
 def decode(data: bytes, where: str) -> Float[Tensor, "3 h w"]:
     """Decode one picture held in memory, see `read_image`."""
     try:
-        return _prepare(Image.open(BytesIO(data)), None, None, 3)
+        return prepare(Image.open(BytesIO(data)), None, None, 3)
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{where}: cannot be read as a picture: {error}") from error
 
 
-def _prepare(
+def prepare(
     image: Image.Image, size: int | tuple[int, int] | None, resize: int | None, channels: int
 ) -> Float[Tensor, "c h w"]:
+    """Turn a picture as asked, see `read_image`, and make it a tensor."""
     if channels not in (1, 3):
         raise ArgumentError(f"channels={channels}: expected 1 (grey) or 3 (RGB)")
     image = (ImageOps.exif_transpose(image) or image).convert("RGB" if channels == 3 else "L")

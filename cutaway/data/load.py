@@ -7,8 +7,10 @@ from typing import Any
 from cutaway.data.arrays import npz
 from cutaway.data.check import check
 from cutaway.data.dataset import Dataset, Parts, stratified
+from cutaway.data.hub import hub
 from cutaway.data.images import imagefolder
-from cutaway.data.sources import cifar10, cifar10_jpeg, digits, fashion_mnist, imagenet_samples, mnist, usps
+from cutaway.data.plane import checkerboard, circles, moons, spirals, xor
+from cutaway.data.sources import cifar10, cifar10_jpeg, cifar100, digits, fashion_mnist, imagenet_samples, mnist, usps
 from cutaway.data.tables import table
 from cutaway.errors import ArgumentError, DataError, nearest
 
@@ -19,13 +21,20 @@ NAMES: dict[str, Callable[..., Parts]] = {
     "usps": usps,
     "cifar10": cifar10,
     "cifar10_jpeg": cifar10_jpeg,
+    "cifar100": cifar100,
     "imagenet_samples": imagenet_samples,
+    "moons": moons,
+    "circles": circles,
+    "spirals": spirals,
+    "xor": xor,
+    "checkerboard": checkerboard,
 }
 
 PREFIXES: dict[str, Callable[..., Parts]] = {  # "npz:PATH" calls npz(PATH)
     "npz": npz,
     "imagefolder": imagefolder,
     "csv": table,
+    "hub": hub,
 }
 
 
@@ -37,7 +46,7 @@ def load(
     Official parts stay as they are; missing ones are drawn from the training part, stratified and fixed by the seed.
 
     Args:
-        name: one of `NAMES`, or "npz:PATH", "imagefolder:PATH", "csv:PATH".
+        name: one of `NAMES`, or "npz:PATH", "imagefolder:PATH", "csv:PATH", "hub:NAME".
         seed: of the split.
         validation: share of the source's training part kept back where it has no validation part, in (0, 1), or a
             number of examples.
@@ -56,7 +65,27 @@ def load(
     >>> train.shape, len(train), len(validation), len(test)
     ((1, 8, 8), 1258, 180, 359)
     """
-    parts = _read(name, settings)
+    return split(_read(name, seed, settings), seed, validation, test)
+
+
+def split(
+    parts: Parts | Dataset, seed: int = 0, validation: float | int = 0.1, test: float | int = 0.2
+) -> tuple[Dataset, Dataset, Dataset]:
+    """Check data and split what has no official parts into train, validation and test, see `load`.
+
+    Args:
+        parts: a whole data set, or the parts that a source has.
+        seed, validation, test: see `load`.
+
+    Raises:
+        DataError: when data are broken or a part would be empty.
+
+    >>> import torch
+    >>> data = Dataset(torch.zeros(20, 2), torch.arange(20) % 2, ("a", "b"))
+    >>> [len(part) for part in split(data)]
+    [14, 2, 4]
+    """
+    parts = Parts(parts) if isinstance(parts, Dataset) else parts
     for part, data in (("train", parts.train), ("validation", parts.validation), ("test", parts.test)):
         if data is not None and (part == "test" or not parts.only_test):
             check(data.named(f"{data.name} {part}"))
@@ -73,13 +102,15 @@ def load(
     )  # type: ignore[return-value]
 
 
-def _read(name: str, settings: dict[str, Any]) -> Parts:
+def _read(name: str, seed: int, settings: dict[str, Any]) -> Parts:
     prefix, colon, rest = name.partition(":")
     table = PREFIXES if colon else NAMES
     if prefix not in table:
         raise nearest(name, [*NAMES, *(f"{known}:PATH" for known in PREFIXES)], "data set")
     source = table[prefix]
     given = (rest,) if colon else ()
+    if "seed" in inspect.signature(source).parameters:  # generated sets
+        settings = {"seed": seed, **settings}
     try:
         inspect.signature(source).bind(*given, **settings)
     except TypeError as error:

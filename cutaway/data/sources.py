@@ -42,6 +42,12 @@ def fashion_mnist() -> Parts:
     return npz_parts(find("fashion_mnist.npz", how), "fashion_mnist", names)
 
 
+def cifar100() -> Parts:
+    """60,000 colour photographs of 32×32 pixels in a hundred classes, from `cifar100.npz`."""
+    how = "It has x_train (50000, 32, 32, 3), y_train, x_test, y_test and classes; cs.toronto.edu/~kriz/cifar.html."
+    return npz_parts(find("cifar100.npz", how), "cifar100")
+
+
 def usps() -> Parts:
     """9,298 zip-code digits of 16×16 pixels, from `usps.npz`, background 0 and ink 1."""
     how = "It has x_train (7291, 16, 16) and x_test (2007, 16, 16), int16 from -1000 to 1000 (ink), y_train and y_test."

@@ -179,6 +179,7 @@ def test_usps_and_mnist_are_what_the_literature_counts():
 
 
 @real
+@pytest.mark.slow
 def test_cifar10_has_the_known_statistics():
     train, validation, test = data.load("cifar10")
     assert (len(train), len(validation), len(test), train.shape) == (45000, 5000, 500, (3, 32, 32))
