@@ -30,11 +30,11 @@ def section(subject: Subject) -> Section:
     """Make the chapter: eight test examples, three methods, and how far each can be trusted."""
     chosen = subject.chosen(8)
     x = subject.test_x[chosen]
-    graph = G.capture(subject.model, x)
+    graph = subject.graph
     found: dict[str, Attribution] = {}
     missing = []
     for name, method in METHODS.items():
-        if reason := _impossible(name, graph, x):
+        if reason := _impossible(name, graph):
             missing.append(reason)
             continue
         try:
@@ -42,18 +42,22 @@ def section(subject: Subject) -> Section:
         except CutawayError as error:
             missing.append(f"There is no {name}: {error}")
     words = [_reading(found)] if found else []
+    if "guided backprop" in found and not _has(graph, "relu", "threshold", "clamp"):
+        words.append("The network has no ReLU, so guided backprop has nothing to guide: it is the input gradient here.")
     figures = [_pictures(subject, chosen, found)] if subject.images else [_features(subject, found)]
     return Section("explanation", TITLE, words, figures if found else [], missing)
 
 
-def _impossible(name: str, graph: G.Graph, x: Tensor) -> str:
+def _impossible(name: str, graph: G.Graph) -> str:
     """Why a method has nothing to show for this network; empty when it has."""
-    operations = {str(node.op) for node in graph.nodes if node.op is not None}
-    if name == "Grad-CAM" and not any("conv" in one for one in operations):
+    if name == "Grad-CAM" and not _has(graph, "conv"):
         return "There is no Grad-CAM: the network has no convolution, so no layer keeps the places of the image."
-    if name == "guided backprop" and not any("relu" in one or "threshold" in one for one in operations):
-        return "There is no guided backprop: the network has no ReLU, so it would be the input gradient once more."
     return ""
+
+
+def _has(graph: G.Graph, *names: str) -> bool:
+    """Whether some operation's name holds one of the words."""
+    return any(word in node.op_name for node in graph.nodes if node.op is not None for word in names)
 
 
 def _reading(found: dict[str, Attribution]) -> str:

@@ -10,15 +10,16 @@ from cutaway.report.page import Figure, Section, table
 from cutaway.report.subject import Subject
 from cutaway.report.words import count, listed, percent
 
+TITLE = "Where it errs"
+
 MOST_CLASSES = 40  # beyond this a confusion matrix cannot be read
 MOST_MISTAKES = 24
 
 
 def section(subject: Subject) -> Section:
     """Make the chapter from the predictions on the test set."""
-    title = "Where it errs"
     if not subject.classes:
-        return Section("mistakes", title, missing=["The network does not classify, so there is no confusion matrix."])
+        return Section("mistakes", TITLE, missing=["The network does not classify, so there is no confusion matrix."])
     probabilities = subject.test_outputs.softmax(1)
     sure, predicted = probabilities.max(1)
     wrong = (predicted != subject.test_y).nonzero()[:, 0].tolist()
@@ -29,7 +30,7 @@ def section(subject: Subject) -> Section:
         figures.append(_wrong(subject, predicted, sure, wrong))
     elif wrong:
         missing.append("The inputs are not images, so the misclassified examples are only counted.")
-    return Section("mistakes", title, words, figures, missing)
+    return Section("mistakes", TITLE, words, figures, missing)
 
 
 def _words(subject: Subject, predicted: Tensor, sure: Tensor, wrong: list[int]) -> list[str]:

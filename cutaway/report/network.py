@@ -15,6 +15,8 @@ from cutaway.report.subject import Subject
 from cutaway.report.svg import tag
 from cutaway.report.words import count, percent, short
 
+TITLE = "The network"
+
 MOST_FILTERS = 64
 MOST_ROWS = 40  # of the table of modules; a deeper network is folded
 
@@ -32,7 +34,7 @@ def section(subject: Subject) -> Section:
     else:
         shape = "×".join(map(str, first[1].shape))
         missing.append(f"The first layer's weights ({shape}) are not shown: they do not have the form of images.")
-    return Section("network", "The network", [_words(subject)], figures, missing)
+    return Section("network", TITLE, [_words(subject)], figures, missing)
 
 
 def folded(cost: Cost) -> Sequence[CostRow]:

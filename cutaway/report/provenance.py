@@ -11,6 +11,8 @@ from cutaway.report.subject import Subject
 from cutaway.report.svg import tag
 from cutaway.report.words import count, listed
 
+TITLE = "How this was made"
+
 
 def section(subject: Subject) -> Section:
     """Make the chapter from run.json."""
@@ -34,7 +36,7 @@ def section(subject: Subject) -> Section:
     ):
         if rows:
             figures.append(Figure(title, caption, table(["", ""], rows)))
-    return Section("provenance", "How this was made", words, figures, extra=_command(record))
+    return Section("provenance", TITLE, words, figures, extra=_command(record))
 
 
 def settings(record: Mapping[str, Any]) -> list[list[object]]:

@@ -1,6 +1,7 @@
 """What a report is about: a run folder, read back into models, data and numbers."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +11,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cutaway import data as sources
 from cutaway import graph as G
+from cutaway.data import Dataset
+from cutaway.errors import RunFolderError
 from cutaway.graph.cost import Cost
+from cutaway.train import load_initial, load_run
+
+TRAINING = 512  # training examples kept for looking at gradients
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,9 @@ class Subject:
         train_x, train_y: some training examples, for gradients.
         classes: their names; empty when the network does not classify.
         sizes: number of examples by split.
-        replicates: one row per seed: seed, best_epoch, accuracy, mistakes, seconds.
+        best_epoch: the epoch (from 1) whose weights were kept.
+        harder: what made training harder than validation ("augmentation"), empty for nothing.
+        replicates: one row per seed, as `cutaway.train.run` records them.
     """
 
     folder: Path
@@ -77,3 +87,83 @@ class Subject:
         by_class = [(self.test_y == k).nonzero()[:, 0].tolist() for k in range(int(self.test_y.max()) + 1)]
         turns = [examples[turn] for turn in range(count) for examples in by_class if turn < len(examples)]
         return turns[:count]
+
+
+def read_subject(folder: Path, data: Any = None, model: nn.Module | None = None) -> Subject:
+    """Read a run folder.
+
+    Args:
+        folder: the run folder.
+        data: its (train, validation, test) data sets; loaded by their recorded name when not given.
+        model: a network of its architecture, needed only if it is none of `cutaway.nets`.
+
+    Raises:
+        RunFolderError: the folder holds no run, or its data cannot be loaded by name.
+    """
+    run = load_run(folder, None if model is None else deepcopy(model))
+    train, validation, test = load_data(folder, run.record) if data is None else data
+    named = run.record.get("model") or {}
+    classifies = run.settings.get("loss") in ("cross_entropy", "nll", "hinge") or "accuracy" in run.history
+    return Subject(
+        folder=folder,
+        name=named.get("name") or named.get("class") or type(run.model).__name__,
+        data=data_name(run.record),
+        record=run.record,
+        history=run.history,
+        model=run.model,
+        initial=_initial(folder, model),
+        test_x=test.x,
+        test_y=test.y,
+        train_x=train.x[:TRAINING],
+        train_y=train.y[:TRAINING],
+        classes=test.classes if classifies else (),
+        sizes={"training": len(train), "validation": len(validation or ()), "test": len(test)},
+        best_epoch=run.best_epoch or max(len(run.history.get("epoch", ())), 1),
+        loss_name=str(run.settings.get("loss", "loss")).replace("_", " ").replace("cross entropy", "cross-entropy"),
+        harder=_harder(run.record, run.model),
+        seconds=run.seconds,
+        status=run.status,
+        replicates=run.replicates,
+    )
+
+
+def data_name(record: Mapping[str, Any]) -> str:
+    """The name of a run's data set."""
+    return str((record.get("data") or {}).get("name") or "its data").removesuffix(" train")
+
+
+def load_data(folder: Path, record: Mapping[str, Any]) -> tuple[Dataset, Dataset, Dataset]:
+    """Load a run's data again, by the name and settings it recorded.
+
+    Raises:
+        RunFolderError: they were not loaded by name, or are not the same size now.
+    """
+    known = record.get("data") or {}
+    name = data_name(record)
+    prefix = name.partition(":")[0]
+    if prefix not in sources.NAMES and prefix not in sources.PREFIXES:
+        raise RunFolderError(
+            f"{folder}: its data ({name}) were not loaded by name, so they cannot be loaded again; "
+            "pass them: cutaway.report.write(folder, data=(train, validation, test))"
+        )
+    parts = sources.load(name, **known.get("settings", {}))
+    then, now = known.get("train", known.get("examples")), len(parts[0])
+    if then is not None and then != now:
+        raise RunFolderError(
+            f"{folder}: {name} has {now} training examples now, but had {then} when the run was made; "
+            "pass the run's data: cutaway.report.write(folder, data=(train, validation, test))"
+        )
+    return parts
+
+
+def _initial(folder: Path, model: nn.Module | None) -> nn.Module | None:
+    try:
+        return load_initial(folder, None if model is None else deepcopy(model))
+    except RunFolderError:
+        return None
+
+
+def _harder(record: Mapping[str, Any], model: nn.Module) -> str:
+    found = ["augmentation"] if record.get("augment") else []
+    found += ["dropout"] if any(isinstance(part, DROPOUTS) and part.p > 0 for part in model.modules()) else []
+    return " and ".join(found)

@@ -65,12 +65,11 @@ class Scale:
         if self.log:
             return self._decades(most)
         span = (self.high - self.low) or 1.0
-        step = next(s for s in _steps(span / most) if span / s <= most)
-        first, last = (
-            math.ceil(self.low / step - 1e-9),
-            math.floor(self.high / step + 1e-9),
-        )
-        return [round(k * step, 12) for k in range(first, last + 1)]
+        for step in _steps(span / most):
+            first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+            if last - first < most:
+                return [round(k * step, 12) for k in range(first, last + 1)]
+        return []
 
     def _decades(self, most: int) -> list[float]:
         first, last = (
@@ -122,7 +121,7 @@ def around(
     if log:
         room = max((high / low) ** pad, 1.1)
         return Scale(low / room, high * room, log, percent)
-    room = (high - low) * pad or abs(high) * 0.1 or 0.5
+    room = (high - low) * pad if high > low else abs(high) * 0.1 or 0.5
     return Scale(low - room, high + room, log, percent)
 
 

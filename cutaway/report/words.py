@@ -133,7 +133,7 @@ class Curves:
 
     def _better(self) -> str:
         if self.harder:
-            return f"Validation looks better than training because {self.harder} makes only training harder."
+            return f"Validation looks better than training because training alone is made harder by {self.harder}."
         return (
             "Validation looks better than training because the training figures are averaged over an epoch, "
             "while the weights still improve."
