@@ -33,6 +33,12 @@ def read_image(
     Raises:
         DataError: when the file cannot be read as a picture.
         ArgumentError: for other numbers of channels.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (40, 20), "white").save(f"{folder}/white.png")
+    ...     read_image(f"{folder}/white.png", size=16).shape
+    torch.Size([3, 16, 16])
     """
     try:
         return prepare(Image.open(path), size, resize, channels)
@@ -89,6 +95,10 @@ def read_images(
     Raises:
         DataError: for a broken file, or a picture whose shape differs from the first one's.
         ArgumentError: when `broken` is neither "refuse" nor "skip".
+
+    >>> read_images([Path("no.png")])
+    Traceback (most recent call last):
+    cutaway.errors.DataError: no.png: cannot be read as a picture: ...; broken='skip' leaves such files out
     """
     if broken not in ("refuse", "skip"):
         raise ArgumentError(f"broken={broken!r}: expected 'refuse' or 'skip'")

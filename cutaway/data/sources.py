@@ -146,7 +146,14 @@ def imagenet_samples(size: int | tuple[int, int] = 224, resize: int = 256) -> Pa
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """The names of the 1,000 ImageNet classes, from `imagenet_classes.csv`."""
+    """The names of the 1,000 ImageNet classes, in order, from `imagenet_classes.csv`.
+
+    Raises:
+        DataError: when the file is in none of the data folders.
+
+    >>> imagenet_classes()[1]  # doctest: +SKIP
+    'goldfish'
+    """
     path = find("imagenet_classes.csv", "It has the columns class_index and class_name.")
     with path.open(newline="", encoding="utf-8") as stream:
         names = {int(row["class_index"]): row["class_name"] for row in csv.DictReader(stream)}

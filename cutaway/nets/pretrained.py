@@ -59,6 +59,12 @@ def read(weights: str | Path) -> dict[str, Tensor]:
 
     Raises:
         DataError: when the file is missing, damaged, needs unpickling, or holds no tensors.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     safetensors.torch.save_file({"weight": torch.ones(2)}, f"{folder}/one.safetensors")
+    ...     read(f"{folder}/one.safetensors")
+    {'weight': tensor([1., 1.])}
     """
     path = (
         _from_hub(weights)

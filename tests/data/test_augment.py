@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from cutaway import data
-from cutaway.data import augment
+from cutaway.data import geometry, pixels
 from cutaway.errors import ArgumentError, LookupFailure
 from cutaway.rng import generator
 
@@ -29,15 +29,15 @@ def test_every_augmentation_is_fixed_by_its_generator(name, channels, global_ran
 
 def test_flip_mirrors_about_half_of_the_images():
     x = torch.rand(400, 1, 3, 4)
-    y = augment.flip(x, generator(0))
+    y = geometry.flip(x, generator(0))
     mirrored = (y == x.flip(3)).flatten(1).all(1)
     assert torch.equal(y[~mirrored], x[~mirrored]) and 160 < mirrored.sum() < 240
-    assert torch.equal(augment.flip(x, generator(0), 1.0, vertical=True), x.flip(2))
+    assert torch.equal(geometry.flip(x, generator(0), 1.0, vertical=True), x.flip(2))
 
 
 def test_shift_moves_by_whole_pixels_without_wrapping():
     x = torch.rand(300, 2, 6, 5) + 1
-    y = augment.shift(x, generator(0), pixels=2, fill=0.0)
+    y = geometry.shift(x, generator(0), pixels=2, fill=0.0)
     seen = set()
     for before, after in zip(x, y, strict=True):
         found = []
@@ -51,45 +51,45 @@ def test_shift_moves_by_whole_pixels_without_wrapping():
         assert len(found) == 1
         seen |= set(found)
     assert len(seen) == 25
-    repeated = augment.shift(x, generator(0), pixels=2)
+    repeated = geometry.shift(x, generator(0), pixels=2)
     assert repeated.min() >= 1 and torch.equal(repeated[y > 0], y[y > 0])
 
 
 def test_a_rotation_by_a_right_angle_is_exact(monkeypatch):
-    monkeypatch.setattr(augment, "_uniform", lambda x, generator, low, high: torch.full((len(x),), high))
+    monkeypatch.setattr(geometry, "uniform", lambda x, generator, low, high: torch.full((len(x),), high))
     x = torch.rand(2, 3, 8, 8)
-    torch.testing.assert_close(augment.rotate(x, generator(0), 90.0), torch.rot90(x, -1, (2, 3)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(geometry.rotate(x, generator(0), 90.0), torch.rot90(x, -1, (2, 3)), atol=1e-5, rtol=0)
     wide = torch.zeros(1, 1, 5, 21)
     wide[..., 2, :] = 1  # a horizontal line becomes a vertical one of the height of the image: pixels stay square
-    turned = augment.rotate(wide, generator(0), 90.0)
+    turned = geometry.rotate(wide, generator(0), 90.0)
     torch.testing.assert_close(turned[0, 0, :, 10], torch.ones(5), atol=1e-5, rtol=0)
     assert turned[0, 0, :, :9].abs().max() < 1e-5
 
 
 def test_scale_skew_move_and_crop_go_where_they_should(monkeypatch):
-    monkeypatch.setattr(augment, "_uniform", lambda x, generator, low, high: torch.full((len(x),), high))
+    monkeypatch.setattr(geometry, "uniform", lambda x, generator, low, high: torch.full((len(x),), high))
     y, x = torch.meshgrid(torch.arange(16.0) - 7.5, torch.arange(16.0) - 7.5, indexing="ij")
     ramp = torch.stack([x, y])[None]  # two channels that hold each pixel's own coordinates
     inner = (..., slice(5, 11), slice(5, 11))
-    doubled = augment.rescale(ramp, generator(0), 1.0, 2.0)
+    doubled = geometry.rescale(ramp, generator(0), 1.0, 2.0)
     torch.testing.assert_close(doubled[inner], ramp[inner] / 2)
-    skewed = augment.skew(ramp, generator(0), 45.0)
+    skewed = geometry.skew(ramp, generator(0), 45.0)
     torch.testing.assert_close(skewed[0, 0][inner], (x + y)[inner])
     torch.testing.assert_close(skewed[0, 1][inner], y[inner])
-    moved = augment.affine(ramp, generator(0), 0.0, (1.0, 1.0), 0.0, 3.0)
+    moved = geometry.affine(ramp, generator(0), 0.0, (1.0, 1.0), 0.0, 3.0)
     torch.testing.assert_close(moved[inner], ramp[inner] + 3)
-    monkeypatch.setattr(augment, "_uniform", lambda x, generator, low, high: torch.full((len(x),), low))
-    cut = augment.crop(ramp, generator(0), 0.5)  # the upper left quarter
+    monkeypatch.setattr(geometry, "uniform", lambda x, generator, low, high: torch.full((len(x),), low))
+    cut = geometry.crop(ramp, generator(0), 0.5)  # the upper left quarter
     torch.testing.assert_close(cut[0, 0][inner], (x / 2 - 4)[inner])
     for bad in ({"scale": (0.0, 1.0)}, {"skew": 90.0}):
         with pytest.raises(ArgumentError, match="expected"):
-            augment.affine(ramp, generator(0), **bad)
+            geometry.affine(ramp, generator(0), **bad)
 
 
 def test_blur_is_scipys_gaussian(monkeypatch):
-    monkeypatch.setattr(augment, "_uniform", lambda x, generator, low, high: torch.linspace(0.7, high, len(x)))
+    monkeypatch.setattr(pixels, "uniform", lambda x, generator, low, high: torch.linspace(0.7, high, len(x)))
     x = torch.rand(3, 2, 15, 18)
-    y = augment.blur(x, generator(0), sigma=1.5)
+    y = pixels.blur(x, generator(0), sigma=1.5)
     for image, blurred, sigma in zip(x.numpy(), y.numpy(), np.linspace(0.7, 1.5, 3), strict=True):
         expected = gaussian_filter(image.astype(np.float64), (0, sigma, sigma), mode="nearest", radius=5)
         np.testing.assert_allclose(blurred, expected, atol=1e-5)
@@ -97,25 +97,25 @@ def test_blur_is_scipys_gaussian(monkeypatch):
 
 def test_brightness_contrast_color_and_noise_change_what_they_should():
     x = torch.rand(64, 3, 8, 8) * 0.4 + 0.3
-    ratio = (augment.brightness(x, generator(0)) / x).flatten(1)
+    ratio = (pixels.brightness(x, generator(0)) / x).flatten(1)
     assert ratio.std(1).max() < 1e-5 and ratio.min() >= 0.8 and ratio.max() <= 1.2 and ratio.mean(1).std() > 0.05
-    y = augment.contrast(x, generator(0))
+    y = pixels.contrast(x, generator(0))
     torch.testing.assert_close(y.mean((1, 2, 3)), x.mean((1, 2, 3)))
     stretch = y.std((1, 2, 3)) / x.std((1, 2, 3))
     assert stretch.min() >= 0.79 and stretch.max() <= 1.21 and stretch.std() > 0.05
     balance = (
-        augment.color(x.mean(1, keepdim=True).repeat(1, 3, 1, 1), generator(0)) / x.mean(1, keepdim=True)
+        pixels.color(x.mean(1, keepdim=True).repeat(1, 3, 1, 1), generator(0)) / x.mean(1, keepdim=True)
     ).flatten(2)
     assert (
         balance.std(2).max() < 1e-5 and balance.min() >= 0.8 and balance.max() <= 1.2
     )  # grey only changes its balance
-    difference = augment.noise(x, generator(0), 0.02) - x
+    difference = pixels.noise(x, generator(0), 0.02) - x
     assert difference.std().item() == pytest.approx(0.02, rel=0.03) and abs(difference.mean()) < 1e-3
 
 
 def test_cutout_covers_one_square():
     x = torch.zeros(200, 2, 10, 12)
-    covered = (augment.cutout(x, generator(0), size=4, fill=1.0) == 1)[:, 0]
+    covered = (pixels.cutout(x, generator(0), size=4, fill=1.0) == 1)[:, 0]
     assert covered.sum((1, 2)).max() == 16 and covered.any(0).all()  # everywhere, and clipped only by the border
     for mask in covered[:40]:
         rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
