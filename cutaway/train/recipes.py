@@ -18,10 +18,18 @@ class Recipe:
     augment: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-_DIGITS = {"epochs": 36, "batch_size": 32, "lr": 2e-3, "patience": 12}
+_DIGITS = {
+    "epochs": 36,
+    "batch_size": 32,
+    "optimizer": "adamw",
+    "lr": 4e-3,
+    "weight_decay": 1e-2,
+    "schedule": "one_cycle",
+    "patience": 12,
+}
 
 RECIPES: dict[tuple[str, str], Recipe] = {
-    ("lenet5", "digits"): Recipe(_DIGITS, {"affine": {"shift": 0.5, "rotate": 10.0, "scale": 0.1}}),
+    ("lenet5", "digits"): Recipe(_DIGITS, {"affine": {"shift": 0.7, "rotate": 12.0, "scale": 0.12}}),
     ("lenet5", "mnist"): Recipe({"epochs": 12, "batch_size": 128, "lr": 2e-3}, {"shift": {"pixels": 1}}),
     ("lenet1989", "usps"): Recipe({"epochs": 30, "batch_size": 32, "lr": 2e-3}, {"shift": {"pixels": 1}}),
 }

@@ -28,7 +28,7 @@ def sources() -> dict[str, Arrays | Loader]:
 def test_cursor_goes_on_where_the_epoch_stood(kind: str) -> None:
     source = sources()[kind]
     whole = rows(source.epoch(2))
-    assert sorted(sum(whole, [])) == list(range(10)) and source.steps == len(whole) == 4
+    assert sorted(place for batch in whole for place in batch) == list(range(10)) and source.steps == len(whole) == 4
     torch.manual_seed(99)  # whatever the global state is
     for start in range(5):
         assert rows(sources()[kind].epoch(2, start)) == whole[start:]

@@ -1,5 +1,6 @@
 """Schedules at the points where their definition gives the value, and within [0, 1] everywhere."""
 
+import itertools
 import math
 
 import pytest
@@ -17,7 +18,7 @@ def test_every_schedule_stays_between_zero_and_the_full_rate(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "one_cycle"])
 def test_every_schedule_but_one_cycle_never_rises(name: str) -> None:
     values = [SCHEDULES[name](i / 1000) for i in range(1001)]
-    assert all(b <= a for a, b in zip(values, values[1:], strict=False))
+    assert all(b <= a for a, b in itertools.pairwise(values))
 
 
 def test_values_of_the_definitions() -> None:
