@@ -1,23 +1,30 @@
 """Attacks on image classifiers, in pixel units, and an honest evaluation of how a model stands against them."""
 
+from cutaway.attack.evaluate import evaluate
 from cutaway.attack.iterative import bim, momentum, pgd
 from cutaway.attack.norms import NORMS
 from cutaway.attack.oracle import MaskedGradientWarning
 from cutaway.attack.problem import ModelModeWarning
 from cutaway.attack.result import Attack, load
+from cutaway.attack.robustness import Check, Rate, RobustnessReport, wilson
 from cutaway.attack.square import square
 from cutaway.attack.steps import fgsm, random_noise
 
 __all__ = [
     "NORMS",
     "Attack",
+    "Check",
     "MaskedGradientWarning",
     "ModelModeWarning",
+    "Rate",
+    "RobustnessReport",
     "bim",
+    "evaluate",
     "fgsm",
     "load",
     "momentum",
     "pgd",
     "random_noise",
     "square",
+    "wilson",
 ]

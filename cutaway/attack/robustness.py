@@ -1,0 +1,171 @@
+"""What an evaluation found: accuracy against ε for each attack, the random control, and the checks in sentences."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from cutaway.attack.panel import NORM_NAMES
+from cutaway.errors import ArgumentError, nearest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CONTROL = "random noise"
+Z95 = 1.959963984540054
+
+
+class Rate(NamedTuple):
+    """A share with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f}–{100 * self.high:.1f})"
+
+
+def wilson(hits: int, count: int) -> Rate:
+    """The 95 % score interval of a share of independent trials.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+
+    >>> print(wilson(98, 100))
+    98.0 % (93.0–99.4)
+    """
+    share, z2 = hits / count, Z95**2
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = Z95 / (1 + z2 / count) * (share * (1 - share) / count + z2 / (4 * count**2)) ** 0.5
+    return Rate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
+
+
+@dataclass(frozen=True)
+class Check:
+    """One sign of an honest evaluation: passed, failed, or not applicable (None), and why in a sentence."""
+
+    name: str
+    passed: bool | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class RobustnessReport:
+    """Clean and robust accuracy of a model on N images.
+
+    Attributes:
+        norm, eps: the norm and the radii, rising, starting with 0.
+        clean: (N,) whether each unchanged image is classified as labelled.
+        broken: by attack, (E, N): whether that attack at that ε (or a smaller one) makes the model give another class;
+            misclassified images are broken at every ε.
+        control: (E, N), the same for random noise of size ε.
+        checks: what speaks for and against believing the numbers.
+        settings, seed: how it was made.
+        seconds: by attack, the time it took.
+    """
+
+    norm: str
+    eps: tuple[float, ...]
+    clean: Bool[Tensor, "n"]
+    broken: dict[str, Bool[Tensor, "e n"]]
+    control: Bool[Tensor, "e n"]
+    checks: tuple[Check, ...]
+    settings: dict[str, Any]
+    seed: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> Bool[Tensor, "e n"]:
+        """(E, N): whether any of the attacks breaks the image."""
+        return torch.stack(list(self.broken.values())).any(0)
+
+    @property
+    def clean_accuracy(self) -> Rate:
+        """Accuracy on unchanged images, with its 95 % interval."""
+        return wilson(int(self.clean.sum()), len(self.clean))
+
+    def robust_accuracy(self, attack: str | None = None) -> list[Rate]:
+        """Accuracy at each ε under one attack, or under the pointwise worst of all.
+
+        Raises:
+            LookupFailure: no attack of this name was run.
+        """
+        if attack is not None and attack not in (*self.broken, CONTROL):
+            raise nearest(attack, [*self.broken, CONTROL], "attack")
+        broken = self.worst if attack is None else self.control if attack == CONTROL else self.broken[attack]
+        return [wilson(int((~row).sum()), row.numel()) for row in broken]
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that speak against believing the numbers."""
+        return tuple(check for check in self.checks if check.passed is False)
+
+    @property
+    def verdict(self) -> str:
+        """The result in a sentence or two."""
+        said = (
+            f"Clean accuracy {self.clean_accuracy} on {len(self.clean)} images; under the worst of "
+            f"{', '.join(self.broken)} {self.robust_accuracy()[-1]} at {NORM_NAMES[self.norm]} ε = {self.eps[-1]:.4g}, "
+            f"under random noise of that size {self.robust_accuracy(CONTROL)[-1]}."
+        )
+        if self.failed:
+            return (
+                said + f" Do not believe the robust accuracy: failed checks: {len(self.failed)} of {len(self.checks)}."
+            )
+        return said + (
+            f" All {len(self.checks)} checks pass or do not apply." if self.checks else " Nothing was checked."
+        )
+
+    def plot(self) -> "Figure":
+        """Draw accuracy against ε, one line per attack with its 95 % band, the random control dashed."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        axis = figure.subplots()
+        for number, name in enumerate([*self.broken, CONTROL]):
+            rates = self.robust_accuracy(name)
+            colour, style = ("grey", "--") if name == CONTROL else (f"C{number}", "-")
+            line = [100 * rate.value for rate in rates]
+            axis.plot(self.eps, line, style, marker="o", markersize=3.5, color=colour, label=name)
+            low, high = [100 * rate.low for rate in rates], [100 * rate.high for rate in rates]
+            axis.fill_between(self.eps, low, high, color=colour, alpha=0.15, linewidth=0)
+        axis.set_xlabel(f"ε ({NORM_NAMES[self.norm]}, pixels in [0, 1])")
+        axis.set_ylabel("accuracy (%)")
+        axis.set_ylim(-2, 102)
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+        failed = f" (checks that fail: {len(self.failed)})" if self.failed else ""
+        axis.set_title(f"Accuracy under attack, {len(self.clean)} images{failed}", fontsize=10)
+        return figure
+
+    def save(self, path: str | Path) -> Path:
+        """Write numbers, checks and settings to .json, or the plot to .png, .svg or .pdf."""
+        path = Path(path)
+        if path.suffix == ".json":
+            path.write_text(json.dumps(self.words(), indent=1, ensure_ascii=False))
+        elif path.suffix in (".png", ".svg", ".pdf"):
+            self.plot().savefig(path, dpi=150)
+        else:
+            raise ArgumentError(f"cannot save to {path.name!r}: expected a name ending in .json, .png, .svg or .pdf")
+        return path
+
+    def words(self) -> dict[str, Any]:
+        """Everything but the single images, for a JSON file."""
+        names = [*self.broken, CONTROL]
+        return {
+            "verdict": self.verdict,
+            "norm": self.norm,
+            "eps": list(self.eps),
+            "images": len(self.clean),
+            "clean": self.clean_accuracy._asdict(),
+            "robust": {name: [rate._asdict() for rate in self.robust_accuracy(name)] for name in names},
+            "worst": [rate._asdict() for rate in self.robust_accuracy()],
+            "checks": [vars(check) for check in self.checks],
+            "settings": self.settings,
+            "seed": self.seed,
+            "seconds": self.seconds,
+        }
