@@ -94,12 +94,12 @@ class LeNet1989(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.h3 = nn.Linear(192, 30)
         self.act3 = make_activation(activation)
-        self.output = nn.Linear(30, classes)
+        self.out = nn.Linear(30, classes)
         self.act4 = make_activation(output_activation)
-        for layer, fan_in in ((self.h1, 25), (self.h2, 200), (self.h3, 192), (self.output, 30)):
+        for layer, fan_in in ((self.h1, 25), (self.h2, 200), (self.h3, 192), (self.out, 30)):
             nn.init.uniform_(layer.weight, -2.4 / fan_in**0.5, 2.4 / fan_in**0.5)
         nn.init.zeros_(self.h3.bias)
-        nn.init.constant_(self.output.bias, -1.0)  # nine of ten targets are -1
+        nn.init.constant_(self.out.bias, -1.0)  # nine of ten targets are -1
 
     def forward(self, x: Float[Tensor, "n 1 16 16"]) -> Float[Tensor, "n k"]:
         x = F.pad(x, (2, 2, 2, 2), value=-1.0)  # (N, 1, 20, 20); -1 is the background
@@ -107,7 +107,7 @@ class LeNet1989(nn.Module):
         x = F.pad(x, (2, 2, 2, 2), value=-1.0)  # (N, 12, 12, 12)
         x = self.act2(self.h2(x) + self.h2_bias)  # (N, 12, 4, 4)
         x = self.act3(self.h3(self.dropout(x.flatten(1))))  # (N, 30)
-        return self.act4(self.output(x))  # (N, classes)
+        return self.act4(self.out(x))  # (N, classes)
 
 
 def lenet1989(

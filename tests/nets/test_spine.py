@@ -52,7 +52,7 @@ def test_lenet1989_is_the_network_of_the_paper():
     assert count["h1.weight"] + count["h1_bias"] == 1068
     assert count["h2.weight"] + count["h2_bias"] == 2592
     assert count["h3.weight"] + count["h3.bias"] == 5790
-    assert count["output.weight"] + count["output.bias"] == 310
+    assert count["out.weight"] + count["out.bias"] == 310
     assert sum(count.values()) == 9760
     assert model(torch.zeros(2, 1, 16, 16)).abs().max() < 1
 
