@@ -1,7 +1,9 @@
 """The graph of a computation: its nodes, and the requests one can make of it."""
 
+import copy
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from cutaway.errors import ArgumentError, nearest
 from cutaway.graph import cost as costs
+from cutaway.graph import draw as drawing
 from cutaway.graph import measure as measuring
 from cutaway.graph import orders as elimination
 from cutaway.graph import trace as tracing
@@ -17,6 +20,7 @@ from cutaway.graph import walks
 from cutaway.graph.backward import ancestors
 from cutaway.graph.forward import Tangents, forward_mode
 from cutaway.graph.nodes import Node, map_nodes, nodes_in
+from cutaway.graph.passes import PASSES, optimized
 from cutaway.graph.program import Program, build, cache_key, forward_program, picked
 from cutaway.graph.rows import RuleSet
 
@@ -142,6 +146,10 @@ class Graph:
         """Measure the time of every operation, forward and backward; see `cutaway.graph.measure`."""
         return measuring.measure(self, inputs, of, wrt, repeats)
 
+    def draw(self, path: str | Path | None = None, depth: int | None = 1, **options: Any) -> drawing.Drawing:
+        """Draw the graph, modules open to a depth; saves to `path` (.svg or .html). Options: see `cutaway.graph.draw`."""
+        return drawing.draw(self, path, depth, **options)
+
     def jvp(self, of: str | Node = "output", wrt: str | Node | Sequence[str | Node] | None = None) -> Tangents:
         """Make the forward-mode program: how `of` moves when `wrt` moves along given tangents."""
         names = [self.inputs[0]] if wrt is None else [wrt] if isinstance(wrt, str | Node) else [*wrt]
@@ -167,6 +175,24 @@ class Graph:
     def orders(self, target: str | Node = "output", source: str | Node = "input", batch: int = 1) -> elimination.Orders:
         """Compare the costs of forward, reverse and the best elimination order between two nodes."""
         return elimination.orders(self, self[target], self[source], batch)
+
+    def optimized(self, passes: Sequence[str] = tuple(PASSES)) -> "Graph":
+        """The graph after passes that keep its answer: batch norms folded, convolutions fused, channels last, …
+
+        >>> import torch, cutaway as ct
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.ReLU()).eval()
+        >>> graph = ct.capture(model, torch.randn(2, 1, 8, 8)).optimized()
+        >>> [node.name for node in graph.nodes if node.kind == "operation"]
+        ['input.channels_last', '2']
+        """
+        key = ("optimized", tuple(passes))
+        if key not in self.programs:
+            made = optimized(self, passes)
+            made.module = None  # type: ignore[assignment]  # what a cached graph keeps must not keep the module alive
+            self.programs[key] = made
+        found = copy.copy(self.programs[key])
+        found.module = self.module
+        return found
 
     def leaf_values(
         self, inputs: tuple, keywords: Mapping[str, Any], names: Sequence[str] | None = None

@@ -23,7 +23,9 @@ def autograd(model: nn.Module, x: torch.Tensor, seed: torch.Tensor) -> list[torc
     x = x.clone().requires_grad_()
     for parameter in model.parameters():
         parameter.requires_grad_()
-    return list(torch.autograd.grad(model(x), [x, *model.parameters()], seed, allow_unused=True, materialize_grads=True))
+    return list(
+        torch.autograd.grad(model(x), [x, *model.parameters()], seed, allow_unused=True, materialize_grads=True)
+    )
 
 
 @pytest.mark.parametrize("train", [False, True])

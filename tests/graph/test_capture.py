@@ -28,7 +28,9 @@ def test_names_say_where_a_node_stands() -> None:
     assert graph["block"].name == "block.relu@1" and graph["block@1"].name == "block.relu@3"
     assert graph["stem"].name == "stem.1"
     assert graph["output"] is graph["head"]
-    assert graph["head"].module_class == "Linear" and graph["gelu"].source.endswith("return self.head(F.gelu(self.norm(x)))")
+    assert graph["head"].module_class == "Linear" and graph["gelu"].source.endswith(
+        "return self.head(F.gelu(self.norm(x)))"
+    )
     assert graph["block.conv"].shape == ("N", 3, 9, 9) and graph["block.conv"].dtype == torch.float64
 
 
@@ -91,7 +93,9 @@ def test_training_mode_has_batch_statistics_and_their_updates() -> None:
     trace = graph.run(x)
     twin = copy.deepcopy(model)
     assert torch.allclose(trace["output"].value, twin(x), rtol=1e-12)  # twin's buffers change as it runs
-    assert set(graph.updates) == {f"block.norm.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    assert set(graph.updates) == {
+        f"block.norm.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")
+    }
     for target, node in graph.updates.items():
         assert torch.allclose(trace[node].value, twin.get_buffer(target), rtol=1e-12), target
 

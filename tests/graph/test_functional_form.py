@@ -71,7 +71,9 @@ def test_in_place_operations_mean_what_they_do(name: str) -> None:
 
 def test_a_residual_network_in_evaluation_needs_no_second_trace() -> None:
     assert is_functional(exported(reused().eval(), images()))
-    assert not is_functional(exported(reused().train(), images())), "running statistics are updated behind the schema's back"
+    assert not is_functional(exported(reused().train(), images())), (
+        "running statistics are updated behind the schema's back"
+    )
 
 
 def test_a_changed_input_needs_the_second_trace() -> None:

@@ -1,5 +1,7 @@
 """Jacobians, paths, tangents, orders and checks against autograd, closed forms and counts by hand."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -142,7 +144,7 @@ def test_backpropagation_of_an_mlp_read_as_linear_algebra() -> None:
 
 def test_orders_on_a_chain_follow_the_matrix_chain_problem() -> None:
     widths = [2, 30, 3, 20, 4]
-    model = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))).double()
+    model = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths))).double()
     x = torch.randn(1, 2, dtype=torch.float64)
     found = ct.capture(model, x).orders("output", "x")
     assert found.chain and found.exact and found.bound == found.best

@@ -1,0 +1,113 @@
+"""Every pass keeps values and adjoints, to rounding in float64, and follows the parameters."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import cutaway as ct
+from cutaway.graph.passes import PASSES, cut
+from tests.graph.subjects import images, reused
+
+
+class Residual(nn.Module):
+    """Convolutions with and without bias, batch norm, sums with and without ReLU, groups, stride, dilation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 5, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.left = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8))
+        self.right = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8, affine=False))
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        x = F.relu(self.left(x) + self.right(x))
+        x = x + self.depthwise(x)
+        return self.head(F.relu(self.stemless(x)).mean((2, 3)))
+
+    def stemless(self, x: torch.Tensor) -> torch.Tensor:
+        return self.left[0](x)
+
+
+def subject(dtype: torch.dtype) -> nn.Module:
+    model = Residual().to(dtype).eval()
+    for name, buffer in model.named_buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5) if "var" in name else buffer.uniform_(-0.2, 0.2)
+    return model
+
+
+@pytest.mark.parametrize("name", list(PASSES))
+@pytest.mark.parametrize("size", [12, 13])
+def test_a_pass_keeps_the_answer(name: str, size: int) -> None:
+    model, x = subject(torch.float64), torch.randn(3, 3, size, size, dtype=torch.float64)
+    graph = ct.capture(model, x)
+    passed = graph.optimized([name])
+    assert torch.allclose(passed(x), model(x), rtol=1e-12)
+    seed = torch.randn(3, 5, dtype=torch.float64)
+    assert torch.allclose(passed.gradient()(x, seed=seed), graph.gradient()(x, seed=seed), rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_all_passes_keep_the_answer_for_any_batch(dtype: torch.dtype) -> None:
+    model = subject(dtype)
+    tolerance = 1e-11 if dtype == torch.float64 else 1e-4
+    graph = ct.capture(model, torch.randn(2, 3, 13, 13, dtype=dtype))
+    passed = graph.optimized()
+    operations = [node.op_name for node in passed.nodes if node.op is not None]
+    assert "batch_norm" not in operations and "conv2d" not in operations and operations.count("convolution") == 5
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, 3, 13, 13, dtype=dtype)
+        ours, theirs = passed.gradient()(x), graph.gradient()(x)
+        assert torch.allclose(passed(x), model(x), rtol=tolerance, atol=tolerance)
+        assert ((ours - theirs).norm() / theirs.norm()).item() < tolerance * 10
+
+
+def test_folded_weights_follow_the_parameters() -> None:
+    model, x = subject(torch.float64), torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    passed = ct.capture(model, x).optimized()
+    before = passed(x)
+    with torch.no_grad():
+        model.norm.weight.mul_(1.5)
+    assert not torch.equal(passed(x), before)
+    assert torch.allclose(passed(x), model(x), rtol=1e-12)
+    model.load_state_dict(subject(torch.float64).state_dict())
+    assert torch.allclose(passed(x), model(x), rtol=1e-12)
+    model.norm = nn.BatchNorm2d(8).double().eval()
+    assert torch.allclose(ct.capture(model, x).optimized()(x), model(x), rtol=1e-12)
+
+
+def test_prepared_weights_are_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = subject(torch.float32), torch.randn(2, 3, 12, 12)
+    passed = ct.capture(model, x).optimized()
+    passed(x)
+    known = {node: entry[1] for node, entry in passed.preparations.items()}
+    passed(x)
+    assert known and all(passed.preparations[node][1] is value for node, value in known.items())
+
+
+def test_what_is_asked_for_is_not_merged_away() -> None:
+    model, x = reused().eval(), images()
+    graph = ct.capture(model, x).optimized(["remove_dead_code"])
+    assert "block.norm" in graph
+    with pytest.raises(LookupError, match="'fold'"):
+        ct.capture(model, x).optimized(["fold"])
+
+
+def test_cut_ends_at_a_node() -> None:
+    model, x = reused().eval(), images()
+    shallow = cut(ct.capture(model, x), "block")
+    assert torch.equal(shallow(x), model.block(x))
+    assert "head" not in shallow
+    assert not any(node.name == "stem.0" for node in shallow.nodes)
+
+
+def test_running_statistics_of_a_batch_are_not_folded() -> None:
+    model, x = subject(torch.float64).train(), torch.randn(4, 3, 12, 12, dtype=torch.float64)
+    graph = ct.capture(model, x, train=True)
+    passed = graph.optimized()
+    assert torch.allclose(passed(x), graph(x), rtol=1e-10)
+    assert set(passed.updates) == set(graph.updates)
