@@ -31,6 +31,7 @@ from cutaway.train.results import Run, columns, evaluation_record
 from cutaway.train.schedules import schedule_function
 from cutaway.train.settings import Settings, make_settings
 from cutaway.train.state import Meter, State, copied, random_state, set_random_state
+from cutaway.train.threads import using_threads
 
 
 def fit(
@@ -49,6 +50,7 @@ def fit(
     adversary: Adversary | None = None,
     rules: Mapping[Any, Any] | None = None,
     checkpoint_every: int | None = None,
+    threads: int | None = None,
     record: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     **changes: Any,
@@ -73,6 +75,7 @@ def fit(
         adversary: function `(model, x, y) -> x` or attack that changes training batches (adversarial training).
         rules: a set of backward rules other than backpropagation.
         checkpoint_every: steps between checkpoints; by default so often that they take 2 % of the time.
+        threads: threads to compute with on the CPU; by default one for small networks, torch's own number for others.
         record: what else to write into `run.json`, such as `{"model": {"name": …}, "data": {…}}`.
         settings: a `Settings`, or None for the defaults.
         changes: any field of `Settings` (`epochs=20, lr=1e-3, optimizer="adamw", patience=5, …`).
@@ -102,7 +105,7 @@ def fit(
     for data, what in ((train, "training"), (validation, "validation"), (test, "test")):
         check_arrays(data, what)
     source = make_source(train, chosen.batch_size, chosen.seed, where, dtype, chosen.drop_last)
-    with isolated(where, chosen.seed):
+    with isolated(where, chosen.seed), using_threads(threads, model, source):
         job = _prepare(model, source, validation, chosen, rules)
         job.augment, job.adversary = augment, _seeded(adversary)
         job.callbacks, job.checkpoint_every = tuple(callbacks), checkpoint_every

@@ -1,0 +1,59 @@
+"""How many threads a training step is worth: one for tiny networks, where sharing the work costs more than doing it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cutaway.errors import ArgumentError
+from cutaway.train.batches import Arrays, Source
+from cutaway.train.measure import evaluating
+
+ENOUGH = 60_000_000  # floating-point operations of a batch's forward pass from which on more threads help
+
+
+@torch.no_grad()
+def operations(model: nn.Module, source: Source) -> int | None:
+    """Floating-point operations of one batch's forward pass; None where the first batch cannot be looked at.
+
+    >>> operations(nn.Linear(4, 2), Arrays(torch.zeros(10, 4), torch.zeros(10), batch_size=5))
+    80
+    """
+    if not isinstance(source, Arrays):
+        return None
+    with evaluating(model), FlopCounterMode(display=False) as counter:
+        model(source.x[:1])
+    return counter.get_total_flops() * source.batch_size
+
+
+@contextmanager
+def using_threads(wanted: int | None, model: nn.Module, source: Source) -> Iterator[int]:
+    """Use a number of threads for a while.
+
+    The choice depends on network and batch size alone, not on a measurement, so that a seed gives the same bits on
+    a machine that is busy.
+
+    Args:
+        wanted: the number; None takes one thread for small steps on the CPU and torch's own number for others.
+        model: the network.
+        source: the training batches.
+
+    Raises:
+        ArgumentError: the number is below 1.
+
+    >>> with using_threads(1, nn.Linear(1, 1), Arrays(torch.zeros(1, 1), torch.zeros(1), 1)) as number: number
+    1
+    """
+    if wanted is not None and wanted < 1:
+        raise ArgumentError(f"threads={wanted}: expected a whole number, at least 1, or None")
+    before = torch.get_num_threads()
+    if wanted is None and before > 1 and all(weight.device.type == "cpu" for weight in model.parameters()):
+        found = operations(model, source)
+        wanted = 1 if found is not None and found < ENOUGH else before
+    torch.set_num_threads(wanted or before)
+    try:
+        yield wanted or before
+    finally:
+        torch.set_num_threads(before)
