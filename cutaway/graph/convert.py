@@ -15,6 +15,7 @@ from cutaway.errors import CaptureError
 from cutaway.graph.functional_form import functional_twin, in_place, is_functional, remove_identities
 from cutaway.graph.graph import Graph
 from cutaway.graph.nodes import Node, link, nodes_in
+from cutaway.graph.rows import TABLE
 
 aten = torch.ops.aten
 _FULL = 2**63 - 1
@@ -51,7 +52,7 @@ def convert(module: nn.Module, exported: Any, inputs: Any, names: Sequence[str])
     remove_identities(exported.graph_module)
     if not is_functional(exported):
         _detach_no_grad_regions(exported)
-        exported = exported.run_decompositions({})
+        exported = _plain_operations(exported)
     reader = _Reader(exported)
     for fx_node in exported.graph_module.graph.nodes:
         reader.read(fx_node)
@@ -74,6 +75,37 @@ def convert(module: nn.Module, exported: Any, inputs: Any, names: Sequence[str])
     graph = Graph(module, nodes, outputs, in_spec, exported.call_spec.out_spec)
     graph.updates, graph.input_slots = updates, slots
     return graph
+
+
+def _plain_operations(exported: Any) -> Any:
+    """Make a program functional, and take apart composite operations that have no row of their own."""
+    found = _composites(exported)
+    exported = exported.run_decompositions(found)
+    for _ in range(3):  # what a composite consists of may be composite again
+        found = _composites(exported)
+        if not found:
+            break
+        exported = exported.run_decompositions(found)
+    return exported
+
+
+def _composites(exported: Any) -> dict[Any, Callable]:
+    """The composite operations of a program that the table is silent about, with what they are made of."""
+    silent = {
+        node.target
+        for node in exported.graph_module.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload)
+        and node.target._schema.name.startswith("aten::")
+        and str(node.target) not in TABLE
+        and str(node.target).rsplit(".", 1)[0] not in TABLE
+        and torch._C._dispatch_has_kernel_for_dispatch_key(
+            node.target.name(), torch._C.DispatchKey.CompositeImplicitAutograd
+        )
+    }
+    if not silent:
+        return {}
+    known = torch.export.default_decompositions()
+    return {op: known[op] for op in silent if op in known}
 
 
 def _detach_no_grad_regions(exported: Any) -> None:
