@@ -36,7 +36,7 @@ class Attribution:
         scores: quick sanity score of each map (N,): 1 − |rank correlation| between this map and the same method's map
             for a copy of the model whose upper half has random parameters. Near 1: the map depends on what the model
             has learned; near 0: the method draws the same picture for a model that has not learned it. None where it
-            was turned off or the model has no parameters.
+            was turned off or the model has no parameters; NaN where one of the two maps is constant.
         gap: completeness error of each map (N,), relative: |sum of values − promised sum| / |promised sum|; None where
             the method promises no sum.
         settings: the method's further arguments, enough to compute the map again.
@@ -57,8 +57,8 @@ class Attribution:
 
     @property
     def score(self) -> float | None:
-        """The mean of `scores`, between 0 (fails the sanity test) and 1."""
-        return None if self.scores is None else float(self.scores.mean())
+        """The mean of `scores`, between 0 (fails the sanity test) and 1; None where no map could be scored."""
+        return None if self.scores is None or self.scores.isnan().all() else float(self.scores.nanmean())
 
     def magnitude(self) -> Float[Tensor, "n h w"]:
         """How strongly each place counts: absolute values, summed over channels."""

@@ -19,6 +19,7 @@ from cutaway.explain.randomize import control
 from cutaway.explain.similarity import rank_correlation
 
 PASSES = 0.5  # a method passes the quick sanity test when its mean score is at least this
+FEW = 16  # below so many places, rank correlations of 0.5 are common between random maps
 GAP = 0.05  # relative completeness error above which a map is reported
 CHUNK = 400_000  # input numbers in one pass: larger batches do not run faster per example
 
@@ -108,7 +109,8 @@ def sanity(
     if not graph.parameters:
         return None
     random = compute(on(graph, control(graph, seed)), x, Objective(goal.of, None), **settings)
-    return 1 - rank_correlation(found.values, random.values).abs()
+    scores = 1 - rank_correlation(found.values, random.values).abs()
+    return torch.where(_constant(found.values) | _constant(random.values), torch.nan, scores)
 
 
 def on(graph: G.Graph, module: nn.Module) -> G.Graph:
@@ -121,14 +123,18 @@ def on(graph: G.Graph, module: nn.Module) -> G.Graph:
 def warnings(method: str, found: Found, scores: Float[Tensor, " n"] | None) -> Iterator[str]:
     """What to beware of in a map, in sentences."""
     name = spelled(method)
-    if scores is not None and float(scores.mean()) < PASSES:
+    places = found.values[0].numel()
+    mean = 1.0 if scores is None or scores.isnan().all() else float(scores.nanmean())
+    if mean < PASSES and places >= FEW:
         yield (
             f"{name} draws much the same map when the upper half of the model is random (rank correlation "
-            f"{1 - float(scores.mean()):.2f}): it shows structure of the input more than what the model has learned."
+            f"{1 - mean:.2f}): it shows structure of the input more than what the model has learned."
         )
+    elif mean < PASSES:
+        yield f"{places} places are too few for a sanity score: maps of random numbers are as alike as these."
     empty = (found.values == 0).flatten(1).all(1).nonzero()[:, 0].tolist()
     if empty:
-        yield f"the map is zero everywhere for {_examples(empty)}: nothing is found that speaks for the target."
+        yield f"the map is zero everywhere for {_examples(empty)}: it says nothing about the target."
     broken = (~torch.isfinite(found.values)).flatten(1).any(1).nonzero()[:, 0].tolist()
     if broken:
         yield f"the map holds NaN or infinity for {_examples(broken)}."
@@ -181,6 +187,11 @@ def checked(x: Any) -> None:
     if not torch.isfinite(x).all():
         place = tuple((~torch.isfinite(x)).nonzero()[0].tolist())
         raise ArgumentError(f"x holds {x[place].item()} at index {place}")
+
+
+def _constant(values: Float[Tensor, "n ..."]) -> Tensor:
+    flat = values.flatten(1)
+    return (flat == flat[:, :1]).all(1)
 
 
 def _examples(indices: list[int]) -> str:

@@ -135,7 +135,7 @@ def _grid(
     if bar:
         colours = figure.colorbar(drawn[0], ax=axes.ravel().tolist(), fraction=0.03, pad=0.01, aspect=25)
         colours.ax.tick_params(labelsize=7)
-        colours.set_label(_meaning(attribution, style), fontsize=8)
+        colours.set_label(_meaning(attribution, style), fontsize=7)
     figure.suptitle(title(attribution), fontsize=10)
     if warning:
         figure.supxlabel(warning, fontsize=8, color="#9c3a00")
@@ -148,12 +148,12 @@ def _show(axes: "Sequence[Axes]", cell: Cell, style: str, overlay: float) -> Any
         axes[0].set_title(cell.heading, fontsize=8)
         axes[-1].set_title(cell.score, fontsize=8)
     else:
-        axes[-1].set_title(f"{cell.heading}  {cell.score}".strip(), fontsize=8)
+        axes[-1].set_title(f"{cell.heading}\n{cell.score}".strip(), fontsize=8)
     if style == "colour":
         return axes[-1].imshow((0.5 + cell.map / (2 * cell.scale)).clamp(0, 1).permute(1, 2, 0).numpy())
     low, colours = (-cell.scale, SIGNED) if style == "signed" else (0.0, UNSIGNED)
     if cell.image is None or cell.map.shape == cell.image.shape[1:]:
-        return axes[-1].imshow(cell.map.numpy(), cmap=colours, vmin=low, vmax=cell.scale, interpolation="nearest")
+        return axes[-1].imshow(cell.map.numpy(), cmap=colours, vmin=low, vmax=cell.scale)
     smooth = F.interpolate(cell.map[None, None], cell.image.shape[1:], mode="bilinear", align_corners=False)[0, 0]
     strength = overlay * (smooth.abs() / cell.scale).clamp(0, 1)  # nothing is laid over where the map is zero
     axes[-1].imshow(cell.image.mean(0).clamp(0, 1).numpy(), cmap="gray", vmin=-0.3, vmax=1.3)
@@ -177,9 +177,9 @@ def title(attribution: "Attribution") -> str:
 
 def _meaning(attribution: "Attribution", style: str) -> str:
     if style == "magnitude":
-        return "how much each place counts"
+        return "how much it counts"
     if attribution.method in SENSITIVITIES:
-        return "a brighter place lowers ← → raises it"
+        return "brighter lowers ← → raises it"
     return "speaks against ← → for it"
 
 
@@ -235,4 +235,6 @@ def _class_of(attribution: "Attribution", cell: int, names: Sequence[str] | None
 
 
 def _score_of(attribution: "Attribution", cell: int) -> str:
-    return "" if attribution.scores is None else f"score {float(attribution.scores[cell]):.2f}"
+    if attribution.scores is None or bool(attribution.scores[cell].isnan()):
+        return ""
+    return f"score {float(attribution.scores[cell]):.2f}"

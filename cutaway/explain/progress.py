@@ -1,7 +1,8 @@
 """A progress bar with rate and time left, shown on a terminal only."""
 
+import operator
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Item = TypeVar("Item")
 
 
-def track(items: Sequence[Item], words: str, show: bool = True) -> Iterator[Item]:
+def track(items: Iterable[Item], words: str, show: bool = True) -> Iterator[Item]:
     """Go through items with a progress bar on stderr, if that is a terminal.
 
     Args:
@@ -27,7 +28,7 @@ def track(items: Sequence[Item], words: str, show: bool = True) -> Iterator[Item
     with Progress(
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=not (show and console.is_terminal)
     ) as bar:
-        task = bar.add_task(words, total=len(items), rate="")
+        task = bar.add_task(words, total=operator.length_hint(items) or None, rate="")
         for done, item in enumerate(items, start=1):
             yield item
             bar.update(task, completed=done, rate=f"{done / (time.perf_counter() - started):.1f}/s")
