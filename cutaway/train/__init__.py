@@ -1,6 +1,5 @@
 """Training: the loop, its settings by name, and the run folder it leaves."""
 
-from cutaway.train.augment import AUGMENTS, affine, flip, make_augment, shift
 from cutaway.train.epoch import Epoch
 from cutaway.train.gradients import autograd_step, engine_step, make_step
 from cutaway.train.job import make_model, mean_and_sd, run
@@ -16,7 +15,6 @@ from cutaway.train.settings import Settings
 from cutaway.train.trainer import Trainer
 
 __all__ = [
-    "AUGMENTS",
     "LOSSES",
     "METRICS",
     "OPTIMIZERS",
@@ -29,21 +27,17 @@ __all__ = [
     "Run",
     "Settings",
     "Trainer",
-    "affine",
     "autograd_step",
     "engine_step",
     "evaluate",
     "fit",
-    "flip",
     "load_initial",
     "load_run",
-    "make_augment",
     "make_model",
     "make_step",
     "mean_and_sd",
     "predict",
     "recipe_for",
     "run",
-    "shift",
     "wilson_interval",
 ]

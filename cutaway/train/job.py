@@ -12,9 +12,9 @@ from torch import nn
 
 from cutaway import data as sources
 from cutaway import nets
-from cutaway.data import Dataset, statistics
+from cutaway.data import Dataset, augmentation, statistics
 from cutaway.errors import ArgumentError, nearest
-from cutaway.train.augment import make_augment
+from cutaway.train.batches import Augment
 from cutaway.train.loop import fit
 from cutaway.train.recipes import recipe_for
 from cutaway.train.results import Run, with_replicates
@@ -58,7 +58,8 @@ def run(
         device: where to train.
         model_settings: arguments of the network's constructor; `sizes` for `mlp`.
         data_settings: arguments of `cutaway.data.load` (its split's `seed` among them).
-        augment: "recipe", None, a name of `AUGMENTS`, or several by name with their settings.
+        augment: "recipe", None, a name of `cutaway.data.AUGMENTATIONS`, several by name with their settings, or a
+            function `(x, generator) -> x`.
         changes: any field of `Settings`, laid over the recipe.
 
     Returns:
@@ -103,6 +104,24 @@ def run(
         if runs[-1].status == "interrupted":
             break
     return runs[0] if seeds == 1 else with_replicates(runs[0], [replicate_row(each) for each in runs])
+
+
+def make_augment(wanted: str | Mapping[str, Mapping[str, Any]] | Augment | None) -> Augment | None:
+    """Make one function of several augmentations by name.
+
+    Args:
+        wanted: a name, several by name with their settings (`{"flip": {}, "shift": {"pixels": 4}}`), a function,
+            or None.
+
+    Raises:
+        LookupFailure: a name is unknown.
+
+    >>> make_augment({}) is None, callable(make_augment({"flip": {}}))
+    (True, True)
+    """
+    if not wanted or callable(wanted):
+        return wanted or None  # type: ignore[return-value]
+    return augmentation(*([wanted] if isinstance(wanted, str) else [(n, dict(s)) for n, s in wanted.items()]))
 
 
 def make_model(

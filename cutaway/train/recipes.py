@@ -27,9 +27,12 @@ _DIGITS = {
     "schedule": "one_cycle",
     "patience": 12,
 }
+_GENTLE = {"degrees": 12.0, "scale": (0.88, 1.12), "skew": 0.0, "pixels": 0.7}
 
 RECIPES: dict[tuple[str, str], Recipe] = {
-    ("lenet5", "digits"): Recipe(_DIGITS, {"affine": {"shift": 0.7, "rotate": 12.0, "scale": 0.12}}),
+    ("lenet5", "digits"): Recipe(
+        _DIGITS, {"affine": {"degrees": 12.0, "scale": (0.88, 1.12), "skew": 0.0, "pixels": 0.7}}
+    ),
     ("lenet5", "mnist"): Recipe({"epochs": 12, "batch_size": 128, "lr": 2e-3}, {"shift": {"pixels": 1}}),
     ("lenet1989", "usps"): Recipe({"epochs": 30, "batch_size": 32, "lr": 2e-3}, {"shift": {"pixels": 1}}),
 }
