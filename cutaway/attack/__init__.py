@@ -1,5 +1,8 @@
 """Attacks on image classifiers, in pixel units, and an honest evaluation of how a model stands against them."""
 
+from cutaway.attack.apgd import apgd
+from cutaway.attack.carlini import carlini_wagner
+from cutaway.attack.deepfool import deepfool
 from cutaway.attack.evaluate import evaluate
 from cutaway.attack.iterative import bim, momentum, pgd
 from cutaway.attack.norms import NORMS
@@ -18,7 +21,10 @@ __all__ = [
     "ModelModeWarning",
     "Rate",
     "RobustnessReport",
+    "apgd",
     "bim",
+    "carlini_wagner",
+    "deepfool",
     "evaluate",
     "fgsm",
     "load",

@@ -84,10 +84,12 @@ class Oracle:
 
     def _ascent(self, x: Tensor, loss: Loss, goal: Goal) -> Answer:
         values: list[Values] = []
+        pulls: list[bool] = []  # whether the loss asked for anything
 
         def seed(logits: Logits) -> Logits:
             value, made = loss(checked(logits, x), goal)
             values.append(value)
+            pulls.append(bool(made.any()))
             return made
 
         with evaluation(self.model), self._own_randomness():
@@ -102,7 +104,7 @@ class Oracle:
                 f"the gradient at image {bad} of the batch has NaN or infinite entries, though the logits are finite: "
                 "no step can be taken; look for a root, a logarithm or a division at its singular point in the model"
             )
-        if not gradient.any() and not self.warned:
+        if any(pulls) and not gradient.any() and not self.warned:
             self.warned = True
             warnings.warn(
                 f"the gradient is exactly zero in every pixel of all {len(x)} images: something in the model hides it "

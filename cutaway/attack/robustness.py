@@ -113,12 +113,8 @@ class RobustnessReport:
             f"under random noise of that size {self.robust_accuracy(CONTROL)[-1]}."
         )
         if self.failed:
-            return (
-                said + f" Do not believe the robust accuracy: failed checks: {len(self.failed)} of {len(self.checks)}."
-            )
-        return said + (
-            f" All {len(self.checks)} checks pass or do not apply." if self.checks else " Nothing was checked."
-        )
+            return f"{said} Do not believe the robust accuracy: of {len(self.checks)} checks {len(self.failed)} failed."
+        return f"{said} {'All checks that apply pass.' if self.checks else 'Nothing was checked.'}"
 
     def plot(self) -> "Figure":
         """Draw accuracy against ε, one line per attack with its 95 % band, the random control dashed."""

@@ -4,7 +4,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cutaway.attack.losses import Goal, Logits, margin
 from cutaway.attack.problem import Problem
+
+
+def firm(goal: Goal, logits: Logits) -> Bool[Tensor, "n"]:
+    """Whether the goal is reached by more than rounding, which differs between batch sizes."""
+    return margin(logits, goal)[0] > 1e-5 * logits.abs().amax(1)
 
 
 class Keeper:

@@ -35,5 +35,11 @@ TABLE = {
     "pgd dlr": Row(attack.pgd, ALL, settings={"steps": 15, "loss": "dlr"}),
     "momentum": Row(attack.momentum, ALL),
     "square": Row(attack.square, ALL, gradients=False, settings={"queries": 150}),
+    "apgd": Row(attack.apgd, ALL, settings={"steps": 20}),
+    "apgd dlr": Row(attack.apgd, ALL, settings={"steps": 20, "loss": "dlr"}),
+    "deepfool": Row(attack.deepfool, ("l2", "linf"), bounded=False),
+    "carlini_wagner": Row(
+        attack.carlini_wagner, ("l2",), bounded=False, settings={"steps": 60, "searches": 5, "rate": 0.1, "weight": 0.1}
+    ),
 }
 CASES = [(name, norm) for name, row in TABLE.items() for norm in row.norms]

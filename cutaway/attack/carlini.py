@@ -1,0 +1,147 @@
+"""Carlini and Wagner's attack: the smallest L2 perturbation, by optimisation with a penalty."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cutaway.attack.losses import Goal, margin
+from cutaway.attack.norms import lengths_l2, spread
+from cutaway.attack.oracle import Model
+from cutaway.attack.problem import Problem, pose
+from cutaway.attack.progress import Tick, bar
+from cutaway.attack.result import Attack, settle
+from cutaway.attack.search import Keeper, firm
+from cutaway.attack.walk import at_least
+from cutaway.errors import ArgumentError
+
+INSET = 1 - 1e-4  # pixels at exactly 0 or 1 are taken in by this much, else tanh could never move them
+LARGEST = 1e10  # of the penalty's weight
+
+
+class _Adam:
+    """Adam, with rows that can leave."""
+
+    def __init__(self, like: Tensor, rate: float) -> None:
+        self.mean, self.square, self.count, self.rate = torch.zeros_like(like), torch.zeros_like(like), 0, rate
+
+    def step(self, gradient: Tensor) -> Tensor:
+        self.count += 1
+        self.mean = 0.9 * self.mean + 0.1 * gradient
+        self.square = 0.999 * self.square + 0.001 * gradient.square()
+        mean, square = self.mean / (1 - 0.9**self.count), self.square / (1 - 0.999**self.count)
+        return -self.rate * mean / (square.sqrt() + 1e-8)
+
+    def keep(self, stay: Tensor) -> None:
+        self.mean, self.square = self.mean[stay], self.square[stay]
+
+
+def _descend(part: Problem, rows: Tensor, keeper: Keeper, weight: Tensor, how: dict, tick: Tick) -> Tensor:
+    """Minimise ‖x′ − x‖² + weight · max(confidence − margin, 0) over w, x′ = (tanh w + 1)/2; say who succeeded."""
+    w = torch.atanh((2 * part.x - 1) * INSET)
+    adam = _Adam(w, how["rate"])
+    here = torch.arange(len(rows), device=rows.device)
+    done = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+    window = max(how["steps"] // 10, 1)
+    before = torch.full((len(rows),), float("inf"), dtype=part.x.dtype, device=rows.device)
+
+    def penalty(logits: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
+        value, seed = margin(logits, goal)
+        short = value < how["confidence"]
+        reached.append(firm(goal, logits) & (value >= how["confidence"]))
+        return (how["confidence"] - value).clamp(min=0), -seed * short[:, None]
+
+    for step in range(how["steps"]):
+        if not len(here):
+            break
+        reached: list[Tensor] = []
+        tanh = w.tanh()
+        point = (tanh + 1) / 2
+        answer = part.oracle.ascent(point, penalty, part.goal)
+        distance = lengths_l2(point - part.x)
+        ok = torch.cat(reached)
+        keeper.offer(rows[here], point, ok, -distance)
+        keeper.note(rows[here], distance)
+        done[here[ok]] = True
+        tick(keeper.words())
+        gradient = 2 * (point - part.x) + spread(weight, point) * answer.gradient
+        w = w + adam.step(gradient * (1 - tanh.square()) / 2)
+        if (step + 1) % window == 0:  # no progress any more: leave
+            value = distance.square().to(before.dtype) + weight.to(before.dtype) * answer.value
+            stay = (value <= before * 0.9999).nonzero()[:, 0]
+            before = value[stay]
+            part, w, here, weight = part.keep(stay), w[stay], here[stay], weight[stay]
+            adam.keep(stay)
+    return done
+
+
+def search(problem: Problem, how: dict, tick: Tick) -> Keeper:
+    """Bisect the weight of the penalty for each example."""
+    keeper = Keeper(problem, solved_score=0.0)
+    rows = keeper.open()
+    part = problem.keep(rows)
+    weight = torch.full((len(rows),), how["weight"], dtype=torch.float64, device=rows.device)
+    low, high = torch.zeros_like(weight), torch.full_like(weight, LARGEST)
+    for _ in range(how["searches"]):
+        if not len(rows):
+            break
+        done = _descend(part, rows, keeper, weight, how, tick)
+        high, low = torch.where(done, weight.minimum(high), high), torch.where(done, low, weight.maximum(low))
+        weight = torch.where(high < LARGEST, (low + high) / 2, (weight * 10).clamp(max=LARGEST))
+    keeper.x[~keeper.success] = problem.x[~keeper.success]
+    return keeper
+
+
+def carlini_wagner(
+    model: Model,
+    x: Float[Tensor, "n c h w"],
+    y: Int[Tensor, "n"],
+    *,
+    norm: str = "l2",
+    target: int | Int[Tensor, "n"] | None = None,
+    steps: int = 1000,
+    searches: int = 9,
+    rate: float = 0.01,
+    weight: float = 1e-3,
+    confidence: float = 0.0,
+    seed: int = 0,
+    control: bool = True,
+    batch_size: int = 256,
+    progress: bool = True,
+) -> Attack:
+    """Find the smallest L2 perturbation: minimise ‖δ‖² + c·max(κ − margin, 0) with Adam, bisecting c.
+
+    Args:
+        model: module or function from images (N, C, H, W) to logits (N, K), differentiable.
+        x: images (N, C, H, W) in [0, 1].
+        y: their labels (N,).
+        norm: "l2", the norm of this attack.
+        target: the class wanted, one for all or one each; None wants any other class.
+        steps: of Adam, for each weight; examples leave when a tenth of the steps brought nothing.
+        searches: weights c tried for each example.
+        rate: Adam's learning rate, for the variable before tanh.
+        weight: the first c; it grows tenfold until the attack succeeds.
+        confidence: κ, by how much the wanted logit has to lead.
+        seed, control, batch_size, progress: see `pgd`.
+
+    Raises:
+        ArgumentError: see `pgd`; also another norm.
+
+    Where the attack fails the image is given back as it was. The trace holds the distance at each step.
+
+    Source: Carlini, Wagner, "Towards evaluating the robustness of neural networks", 2017, sections V and VI-A.
+
+    >>> import torch
+    >>> x, y = torch.tensor([[[[0.6, 0.4]]]]), torch.tensor([0])
+    >>> found = carlini_wagner(lambda x: x.flatten(1), x, y, steps=200, rate=0.05)
+    >>> found.success, round(float(found.distance), 2)  # the boundary is at 0.2/√2 = 0.1414
+    (tensor([True]), 0.14)
+    """
+    at_least(1, steps=steps, searches=searches)
+    at_least(0, confidence=confidence, rate=rate, weight=weight)
+    if norm in ("linf", "l1", "l0"):
+        raise ArgumentError(f"norm={norm!r}: this attack makes the L2 distance small; give norm='l2'")
+    problem = pose(model, x, y, eps=None, norm=norm, target=target, seed=seed, batch_size=batch_size)
+    how = {"steps": steps, "searches": searches, "rate": rate, "weight": weight, "confidence": confidence}
+    with bar("carlini_wagner", steps * searches, progress) as tick:
+        keeper = search(problem, how, tick)
+    return settle(problem, "carlini_wagner", keeper.x, keeper.lines(), how, control, seed, None)
