@@ -53,6 +53,11 @@ def convert(module: nn.Module, exported: Any, inputs: Any, names: Sequence[str])
     if not is_functional(exported):
         _detach_no_grad_regions(exported)
         exported = _plain_operations(exported)
+    return read(module, exported, inputs, names)
+
+
+def read(module: nn.Module, exported: Any, inputs: Any, names: Sequence[str]) -> Graph:
+    """Read a program that is free of side effects as a `Graph`; arguments as for `convert`."""
     reader = _Reader(exported)
     for fx_node in exported.graph_module.graph.nodes:
         reader.read(fx_node)

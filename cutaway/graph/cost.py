@@ -14,7 +14,7 @@ from cutaway.errors import ArgumentError
 from cutaway.graph.backward import Choice, choose
 from cutaway.graph.formulas import FORMULAS, MOVES
 from cutaway.graph.nodes import Node, Size, bound_arguments, map_nodes, nodes_in, operation_name
-from cutaway.graph.sizes import number_shape
+from cutaway.graph.sizes import number_bytes, number_shape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -244,7 +244,7 @@ def _row(node: Node, batch: int, parameters: int, needs: tuple[str, ...], live: 
         work, back, plain = formula.forward(sizes), formula.adjoints(sizes, needs) if needs else 0, 0
     else:
         work, back, plain = 0, 0, 0 if is_view(node) else _elementwise(node, sizes, batch)
-    kept = 0 if is_view(node) else _bytes(node, batch)
+    kept = 0 if is_view(node) else number_bytes(node, batch)
     return CostRow(node.name, node.module, node.op_name, node.shape, parameters, work, plain, back, kept)
 
 
@@ -272,10 +272,3 @@ def _elementwise(node: Node, sizes: Mapping[str, Any], batch: int) -> int:
         window = sizes["kernel_size"]
         return result * (prod(window) if len(window) > 1 else window[0] ** max(len(sizes["result"]) - 2, 1))
     return max([result, *(prod(number_shape(each.shape, batch) or ()) for each in node.inputs[:1])])
-
-
-def _bytes(node: Node, batch: int) -> int:
-    parts = ((node.shape, node.dtype),) if node.parts is None else node.parts
-    return sum(
-        prod(number_shape(shape, batch) or ()) * dtype.itemsize for shape, dtype in parts if shape is not None and dtype
-    )

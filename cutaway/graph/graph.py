@@ -33,6 +33,7 @@ class Graph:
         module: the module the parameters are read from, each time the graph runs.
         updates: buffers the computation changes (running statistics in training mode), with the node of the new value.
         dynamic: whether the batch size is free.
+        specialised: whether the graph holds for the recorded inputs only (the model branches on the values it sees).
     """
 
     def __init__(self, module: nn.Module, nodes: list[Node], outputs: list[Any], in_spec: Any, out_spec: Any) -> None:
@@ -41,6 +42,7 @@ class Graph:
         self.in_spec, self.out_spec = in_spec, out_spec
         self.updates: dict[str, Node] = {}
         self.input_slots: list[Any] = []  # the flat inputs: nodes, or the constant an argument was captured with
+        self.specialised = False
         self.programs: dict[Any, Any] = {}
         self.preparations: dict[Node, Any] = {}
         self.by_name = {node.name: node for node in nodes}

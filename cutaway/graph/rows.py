@@ -18,7 +18,7 @@ laid over this table; a lone function is the rule for the first tensor argument.
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -72,6 +72,17 @@ def row(
     made = Row(entries, forward, residuals, broadcasts)
     for operation in operations:
         TABLE[f"aten.{operation}"] = made
+
+
+def named(names: Sequence[str], function: Callable) -> Callable:
+    """A rule with the given parameters, for operations whose arguments are called differently."""
+
+    def rule(**given: Any) -> Any:
+        return function(*(given[name] for name in names))
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+    rule.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return rule
 
 
 @lru_cache(maxsize=4096)

@@ -3,10 +3,11 @@
 import ast
 import operator
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 from cutaway.errors import ArgumentError
-from cutaway.graph.nodes import Size
+from cutaway.graph.nodes import Node, Size
 
 _ARITHMETIC: dict[type, Callable] = {
     ast.Add: operator.add,
@@ -28,6 +29,14 @@ def number_shape(shape: tuple[Size, ...] | None, batch: int = 1) -> tuple[int, .
     (3, 6, 4)
     """
     return None if shape is None else tuple(s if isinstance(s, int) else _evaluate(s, batch) for s in shape)
+
+
+def number_bytes(node: Node, batch: int = 1) -> int:
+    """The memory of a node's value, all its parts together."""
+    parts = ((node.shape, node.dtype),) if node.parts is None else node.parts
+    return sum(
+        prod(number_shape(shape, batch) or ()) * dtype.itemsize for shape, dtype in parts if shape is not None and dtype
+    )
 
 
 def _evaluate(text: str, batch: int) -> int:

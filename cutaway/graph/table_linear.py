@@ -118,16 +118,14 @@ def _einsum_place(adjoint: Tensor, kept: str, term: str, like: Tensor) -> Tensor
         if sizes[letter] == 1 and adjoint.shape[axis] != 1:
             adjoint = adjoint.sum(axis, keepdim=True)
     adjoint = adjoint.expand([sizes[letter] for letter in letters])
-    if letters == term:
-        return adjoint
-    mask = torch.einsum(f"{','.join(term)}->{term}", *(like.new_ones(size) for size in like.shape))
-    for letter in letters:  # ones where the positions of a repeated letter agree, zeros elsewhere
-        axes = [axis for axis, each in enumerate(term) if each == letter]
-        for first, second in zip(axes, axes[1:], strict=False):
-            eye = torch.eye(sizes[letter], dtype=like.dtype, device=like.device)
-            mask = mask * eye.reshape([sizes[letter] if axis in (first, second) else 1 for axis in range(len(term))])
-    whole = torch.einsum(f"{letters},{term}->{term}", adjoint, mask)
-    return whole
+    for axis, letter in enumerate(term):  # a repeated letter reads a diagonal: the adjoint lies on it, zeros beside it
+        first = term.index(letter)
+        if first != axis:
+            shape = [1] * (adjoint.ndim + 1)
+            shape[first] = shape[axis] = sizes[letter]
+            eye = torch.eye(sizes[letter], dtype=like.dtype, device=like.device).reshape(shape)
+            adjoint = adjoint.unsqueeze(axis) * eye
+    return adjoint
 
 
 def _einsum_terms(equation: str, ndims: Sequence[int], out_ndim: int) -> tuple[list[str], str]:

@@ -70,8 +70,18 @@ def deviation(grad: Tensor, self: Tensor, result: Tensor, dim: Dims = None, corr
 
 row("var.correction", self=variance)
 row("std.correction", self=deviation)
-row("var", "var.dim", self=lambda grad, self, unbiased, dim=None, keepdim=False: variance(grad, self, dim, int(unbiased), keepdim))  # fmt: skip
-row("std", "std.dim", self=lambda grad, self, result, unbiased, dim=None, keepdim=False: deviation(grad, self, result, dim, int(unbiased), keepdim))  # fmt: skip
+row("var", self=lambda grad, self, unbiased: variance(grad, self, None, int(unbiased)))
+row(
+    "var.dim",
+    self=lambda grad, self, dim, unbiased, keepdim: variance(grad, self, dim, int(unbiased), keepdim),
+)
+row("std", self=lambda grad, self, result, unbiased: deviation(grad, self, result, None, int(unbiased)))
+row(
+    "std.dim",
+    self=lambda grad, self, result, dim, unbiased, keepdim: deviation(
+        grad, self, result, dim, int(unbiased), keepdim
+    ),
+)
 
 
 def variance_and_mean(grad: tuple, self: Tensor, dim: Dims = None, correction=None, keepdim: bool = False) -> Tensor:
@@ -83,12 +93,21 @@ def variance_and_mean(grad: tuple, self: Tensor, dim: Dims = None, correction=No
 
 
 row("var_mean.correction", self=variance_and_mean)
-row("var_mean", "var_mean.dim", self=lambda grad, self, unbiased, dim=None, keepdim=False: variance_and_mean(grad, self, dim, int(unbiased), keepdim))  # fmt: skip
+row("var_mean", self=lambda grad, self, unbiased: variance_and_mean(grad, self, None, int(unbiased)))
+row(
+    "var_mean.dim",
+    self=lambda grad, self, dim, unbiased, keepdim: variance_and_mean(grad, self, dim, int(unbiased), keepdim),
+)
 
 
 # norms
 def vector_norm(grad: Tensor, self: Tensor, result: Tensor, ord: float, dim: Dims, keepdim: bool) -> Tensor:
     """x·|x|^(p−2) / ‖x‖^(p−1); where the norm is zero, 0."""
+    kind, self = self.dtype, self.to(grad.dtype)
+    return _norm_slope(grad, self, result, ord, dim, keepdim).to(kind)
+
+
+def _norm_slope(grad: Tensor, self: Tensor, result: Tensor, ord: float, dim: Dims, keepdim: bool) -> Tensor:
     norm, grad = unreduced(result, self.ndim, dim, keepdim), unreduced(grad, self.ndim, dim, keepdim)
     if ord == 0:
         return torch.zeros_like(self)
@@ -105,12 +124,7 @@ def vector_norm(grad: Tensor, self: Tensor, result: Tensor, ord: float, dim: Dim
     )
 
 
-row(
-    "linalg_vector_norm",
-    self=lambda grad, self, result, ord, dim, keepdim: vector_norm(
-        grad.to(self.dtype), self, result, ord, dim, keepdim
-    ),
-)
+row("linalg_vector_norm", self=vector_norm)
 row("norm.Scalar", self=lambda grad, self, result, p: vector_norm(grad, self, result, p, None, False))
 row(
     "norm.ScalarOpt_dim",
@@ -143,7 +157,8 @@ def product(grad: Tensor, self: Tensor, dim: int | None = None, keepdim: bool = 
     return (grad if dim is None else unreduced(grad, self.ndim, dim, keepdim)) * others
 
 
-row("prod.default", "prod.dim_int", self=product)
+row("prod.default", self=lambda grad, self: product(grad, self))
+row("prod.dim_int", self=product)
 row("cumsum", self=lambda grad, self_dtype, dim: _reversed_sum(grad, dim).to(self_dtype))
 
 
