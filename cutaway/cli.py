@@ -172,11 +172,13 @@ def graph(
     model: Annotated[str, typer.Argument(help="A network's name, run folder, weights file, or file.py:function.")],
     data: DataOption = None,
     depth: Annotated[int | None, typer.Option(help="Module levels to keep apart; by default all.")] = None,
-    to: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the costs, as .csv or .json.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write a drawing (.svg, .html) or the costs (.csv, .json).")
+    ] = None,
 ) -> None:
     """Show a network's computation graph by module: shapes, parameters, multiply-adds, memory.
 
-    Example: [bold]cutaway graph lenet5[/bold]
+    Example: [bold]cutaway graph lenet5 --out lenet5.svg[/bold]
     """
     opened = reporting.open_model(model, data)
     captured = graphs.capture(opened.model, torch.zeros(2, *opened.shape))
@@ -188,7 +190,9 @@ def graph(
         rows.add_row(name, row.op, _by(row.shape), *(f"{number:,}" for number in numbers))
     out.print(f"{opened.about}, input {_by(('N', *opened.shape))}", highlight=False)
     out.print(rows)
-    _wrote(cost.save(to) if to else None)
+    if to is not None:
+        captured.draw(to, depth) if to.suffix in (".svg", ".html") else cost.save(to)
+        _wrote(to)
 
 
 @app.command()
@@ -208,6 +212,7 @@ def explain(
 
     Example: [bold]cutaway explain 3 --model runs/demo[/bold]
     """
+    reporting.picture_path(to)
     opened = _opened(model, data)
     x, true = opened.example(example)
     chosen = list(explaining.METHODS) if method == "all" else method.split(",")
@@ -250,6 +255,7 @@ def attack(
 
     Example: [bold]cutaway attack 3 --model runs/demo --eps 0.15[/bold]
     """
+    reporting.picture_path(to)
     opened = _opened(model, data)
     x, true = opened.example(example)
     with torch.no_grad():
@@ -316,6 +322,5 @@ def _by(shape: tuple | None) -> str:
     return "×".join(map(str, shape or ()))
 
 
-def _wrote(path: Path | None) -> None:
-    if path is not None:
-        out.print(f"wrote   {path}", highlight=False, soft_wrap=True)
+def _wrote(path: Path) -> None:
+    out.print(f"wrote   {path}", highlight=False, soft_wrap=True)

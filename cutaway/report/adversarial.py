@@ -1,24 +1,29 @@
 """How to break it: adversarial examples beside random noise of the same size, and accuracy against ε."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
 from cutaway import attack
-from cutaway.attack import Attack
+from cutaway.attack import Attack, RobustnessReport
 from cutaway.report.figures import Tile, cases
 from cutaway.report.images import picture, signed
-from cutaway.report.page import Figure, Section
+from cutaway.report.page import Figure, Section, table
 from cutaway.report.subject import Subject
-from cutaway.report.svg import Scale, Series, chart
-from cutaway.report.words import percent, wilson
+from cutaway.report.svg import Scale, Series, chart, tag
+from cutaway.report.words import count, percent
 
 TITLE = "How to break it"
-EXAMPLES = 200  # test images attacked for the curve
+STEPS = 20  # of PGD
 LADDER = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3)
-COLORS = {"random noise": "grey", "FGSM": "orange", "PGD": "red"}
+PASSES = len(LADDER) * (2 * STEPS + 4)  # forward passes each image costs, a gradient counted as two
+BUDGET = 1e12  # multiply-adds spent on the curve
+EXAMPLES = (24, 200)  # the fewest and the most test images attacked
+NAMES = {"random noise": "random noise", "fgsm": "FGSM", "pgd": "PGD"}
+COLORS = {"random noise": "grey", "fgsm": "orange", "pgd": "red"}
 METHODS: dict[str, Callable[..., Attack]] = {
     "random noise": attack.random_noise,
-    "FGSM": attack.fgsm,
-    "PGD": lambda model, x, y, **given: attack.pgd(model, x, y, steps=20, control=False, **given),
+    "fgsm": attack.fgsm,
+    "pgd": partial(attack.pgd, steps=STEPS),
 }
 
 
@@ -28,53 +33,39 @@ def section(subject: Subject) -> Section:
         return Section(
             "adversarial", TITLE, missing=["The inputs are not images in [0, 1], so no pixels can be attacked."]
         )
-    curve = _curve(subject)
-    eps = _telling(curve["PGD"])
-    return Section(
-        "adversarial", TITLE, [_reading(curve, subject, eps)], [_shown(subject, eps), _accuracy(curve, subject)]
+    least, most = EXAMPLES
+    n = min(max(int(BUDGET / (PASSES * max(subject.cost.total.multiply_adds, 1))), least), most, len(subject.test_y))
+    data = subject.test_x[:n], subject.test_y[:n]
+    found = attack.evaluate(subject.model, data, METHODS["fgsm"], METHODS["pgd"], eps=LADDER[1:], progress=False)
+    eps = telling(found)
+    figures = [_shown(subject, eps), _accuracy(subject, found), _numbers(found)]
+    return Section("adversarial", TITLE, _reading(found, eps), [*figures, *_checks(found)])
+
+
+def telling(found: RobustnessReport) -> float:
+    """The smallest ε at which PGD leaves less than half of the clean accuracy; the largest when it never does."""
+    half = found.clean_accuracy.value / 2
+    return next(
+        (e for e, left in zip(found.eps, found.robust_accuracy("pgd"), strict=True) if left.value < half), found.eps[-1]
     )
 
 
-def _curve(subject: Subject) -> dict[str, list[float]]:
-    """Accuracy on the first test images by method, one value for each ε of the ladder."""
-    x, y = subject.test_x[:EXAMPLES], subject.test_y[:EXAMPLES]
-    clean = float((subject.test_outputs[:EXAMPLES].argmax(1) == y).double().mean())
-    found: dict[str, list[float]] = {}
-    for name, method in METHODS.items():
-        found[name] = [clean] + [method(subject.model, x, y, eps=eps, progress=False).accuracy for eps in LADDER[1:]]
-    return found
-
-
-def _telling(accuracy: Sequence[float]) -> float:
-    """The smallest ε that leaves less than half of the clean accuracy; the largest when none does."""
-    return next((eps for eps, left in zip(LADDER, accuracy, strict=True) if left < accuracy[0] / 2), LADDER[-1])
-
-
-def _reading(curve: dict[str, list[float]], subject: Subject, eps: float) -> str:
-    at = LADDER.index(eps)
-    n = min(EXAMPLES, len(subject.test_y))
-    clean, noise, fgsm, pgd = curve["PGD"][0], *(curve[name][at] for name in ("random noise", "FGSM", "PGD"))
-    low, high = wilson(round(pgd * n), n)
+def _reading(found: RobustnessReport, eps: float) -> list[str]:
+    at, n = found.eps.index(eps), len(found.clean)
+    noise, fgsm, pgd = (found.robust_accuracy(name)[at] for name in NAMES)
+    images, clean = count(n, "test image"), percent(found.clean_accuracy.value)
+    interval = f"95 % interval {percent(pgd.low)} to {percent(pgd.high)}"
     said = [
-        f"When every pixel may move by at most ε = {eps:g} (0 is black, 1 is white), accuracy on {n} test images falls "
-        f"from {percent(clean)} to {percent(fgsm)} under FGSM, one step along the gradient's sign, and to "
-        f"{percent(pgd)} under PGD, 20 such steps (95 % interval {percent(low)} to {percent(high)})."
+        f"When every pixel may move by at most ε = {eps:g} (0 is black, 1 is white), accuracy on {images} falls from "
+        f"{clean} to {percent(fgsm.value)} under FGSM, one step along the gradient's sign, and to {percent(pgd.value)} "
+        f"under PGD, {STEPS} such steps ({interval})."
     ]
-    if noise - pgd > 0.1:
-        said.append(
-            f"Random noise of the same size leaves {percent(noise)}: the direction does the harm, not the size."
-        )
-    else:
-        said.append(
-            f"Random noise of the same size leaves {percent(noise)}, hardly more: at this size chance is enough."
-        )
-    weaker = [e for e, a, b in zip(LADDER, curve["FGSM"], curve["PGD"], strict=True) if b > a + 0.02]
-    if weaker:
-        said.append(
-            f"Beware: at ε = {weaker[0]:g} PGD does less harm than FGSM, which should not be; "
-            "the gradients may be masked, and the true robustness lower."
-        )
-    return " ".join(said)
+    harm = "the direction does the harm, not the size" if noise.low > pgd.high else "at this size chance is enough"
+    said.append(f"Random noise of the same size leaves {percent(noise.value)}: {harm}.")
+    if not found.failed:
+        return [" ".join(said)]
+    named = "; ".join(check.sentence for check in found.failed)
+    return [" ".join(said), f"Beware, the true robustness may be lower than shown: {named}"]
 
 
 def _shown(subject: Subject, eps: float) -> Figure:
@@ -88,32 +79,56 @@ def _shown(subject: Subject, eps: float) -> Figure:
         sure = float(subject.test_outputs[index].softmax(0).max())
         row = [Tile(picture(x[place], f"test example {index}"), true, percent(sure, 0), "good")]
         for name, one in made.items():
-            found = subject.classes[int(one.after[place])]
-            tone = "good" if found == true else "bad"
-            image = picture(one.x[place], f"test example {index} with {name}")
-            row.append(Tile(image, found, percent(float(one.confidence_after[place]), 0), tone))
-        row.append(Tile(signed(made["PGD"].perturbation[place].mean(0), "what PGD changed", eps)))
+            label = subject.classes[int(one.after[place])]
+            tone = "good" if label == true else "bad"
+            image = picture(one.x[place], f"test example {index} with {NAMES[name]}")
+            row.append(Tile(image, label, percent(float(one.confidence_after[place]), 0), tone))
+        row.append(Tile(signed(made["pgd"].perturbation[place].mean(0), "what PGD changed", eps)))
         rows.append(row)
-    heads = ["Image", "Noise", "FGSM", "PGD", "Change by PGD"]
     caption = (
         "Look at the labels, each with the network's confidence: noise, FGSM and PGD change the pixels by as much, "
         "but only the directed changes turn them red."
     )
+    heads = ["Image", "Noise", "FGSM", "PGD", "Change by PGD"]
     return Figure(f"Adversarial examples at ε = {eps:g}", caption, cases(heads, rows), wide=True)
 
 
-def _accuracy(curve: dict[str, list[float]], subject: Subject) -> Figure:
-    n = min(EXAMPLES, len(subject.test_y))
+def _accuracy(subject: Subject, found: RobustnessReport) -> Figure:
     lines = []
-    for name, values in curve.items():
-        bounds = [wilson(round(value * n), n) for value in values]
-        low, high = [one[0] for one in bounds], [one[1] for one in bounds]
-        lines.append(Series(name, LADDER, values, COLORS[name], dots=True, low=low, high=high))
+    for name, shown in NAMES.items():
+        rates = found.robust_accuracy(name)
+        low, high = [rate.low for rate in rates], [rate.high for rate in rates]
+        lines.append(
+            Series(shown, found.eps, [rate.value for rate in rates], COLORS[name], dots=True, low=low, high=high)
+        )
     chance = 1 / max(len(subject.classes), 1)
-    lines.append(Series("guessing", [LADDER[0], LADDER[-1]], [chance, chance], "purple", dashed=True))
-    x, y = Scale(0, LADDER[-1]), Scale(0, 1, percent=True)
-    body = chart(lines, x=x, y=y, xlabel="ε (largest change of a pixel)", ylabel=f"accuracy on {n} test images")
+    lines.append(Series("guessing", [found.eps[0], found.eps[-1]], [chance, chance], "purple", dashed=True))
+    x, y = Scale(0, found.eps[-1]), Scale(0, 1, percent=True)
+    label = f"accuracy on {count(len(found.clean), 'test image')}"
+    body = chart(lines, x=x, y=y, xlabel="ε (largest change of a pixel)", ylabel=label)
     caption = (
         "Look how early the curves part: the wider the gap between noise and PGD, the easier the network is to fool."
     )
-    return Figure("Accuracy against ε", caption, body, wide=True)
+    return Figure("Accuracy against ε", caption, body)
+
+
+def _numbers(found: RobustnessReport) -> Figure:
+    columns = [found.robust_accuracy(name) for name in NAMES]
+    rows = [[f"{eps:g}", *(percent(column[k].value, 0) for column in columns)] for k, eps in enumerate(found.eps)]
+    caption = "Look down the columns: at ε = 0 all agree, and the attack that searches longer must leave less."
+    return Figure("The same in numbers", caption, table(["ε", *NAMES.values()], rows, numeric=(1, 2, 3)))
+
+
+def _checks(found: RobustnessReport) -> list[Figure]:
+    """What speaks for and against believing the curve."""
+    if not found.checks:
+        return []
+    marks = {True: ("good", "✓"), False: ("bad", "✗"), None: ("", "–")}
+    rows = []
+    for check in found.checks:
+        tone, mark = marks[check.passed]
+        rows.append([tag("b", mark, class_=tone or None), tag("b", check.name), check.sentence])
+    caption = (
+        "Look for a ✗: one failed check is enough to doubt the robustness that the curve shows (– does not apply)."
+    )
+    return [Figure("Can these numbers be believed?", caption, table(["", "Check", "What was seen"], rows), wide=True)]

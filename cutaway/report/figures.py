@@ -109,8 +109,15 @@ class Ridge:
     note: str = ""
 
 
-def ridges(rows: Sequence[Ridge], x: Scale, xlabel: str) -> Markup:
-    """Draw the rows from input (top) to output (bottom): filled is the end of training, the line its start."""
+def ridges(rows: Sequence[Ridge], x: Scale, xlabel: str, key: bool = True) -> Markup:
+    """Draw the rows from input (top) to output (bottom): filled is the end of training, the line its start.
+
+    Args:
+        rows: the layers.
+        x: the axis they share.
+        xlabel: what it measures.
+        key: whether the legend stands above.
+    """
     row, top = 46.0, 4.0
     bottom = top + row * len(rows)
     parts = []
@@ -136,7 +143,7 @@ def ridges(rows: Sequence[Ridge], x: Scale, xlabel: str) -> Markup:
         )
     parts.append(tag("text", xlabel, x=WIDTH - 4, y=bottom + 27, text_anchor="end", class_="axis"))
     names = legend([("before training", "grey", True), ("after training", "blue", False)])
-    return names + canvas(bottom + 32, *parts, label=f"{xlabel} by layer", class_="ridges")
+    return (names if key else Markup("")) + canvas(bottom + 32, *parts, label=f"{xlabel} by layer", class_="ridges")
 
 
 def _ridge(one: Ridge, x: Scale, floor: float, height: float) -> Markup:

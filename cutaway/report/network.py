@@ -1,5 +1,6 @@
 """The network: its computation graph with shapes and costs, and the filters of its first layer."""
 
+import re
 from collections.abc import Sequence
 
 from jaxtyping import Float
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from cutaway import graph as G
 from cutaway.graph.cost import Cost, CostRow
+from cutaway.nets import Normalized
 from cutaway.report.figures import Tile, tiles
 from cutaway.report.images import picture, signed
 from cutaway.report.page import Figure, Section, table
@@ -17,6 +19,7 @@ from cutaway.report.words import count, percent, short
 
 TITLE = "The network"
 
+TALLEST = 1300.0  # of the drawing, in pixels
 MOST_FILTERS = 64
 MOST_ROWS = 40  # of the table of modules; a deeper network is folded
 
@@ -24,7 +27,7 @@ MOST_ROWS = 40  # of the table of modules; a deeper network is folded
 def section(subject: Subject) -> Section:
     """Make the chapter from the captured graph."""
     graph = subject.graph
-    figures = [_costs(subject)]
+    figures = [_drawing(subject), _costs(subject)]
     missing = []
     first = first_layer(graph)
     if first is None:
@@ -56,34 +59,31 @@ def _words(subject: Subject) -> str:
         whole = getattr(total, number)
         if whole and len(rows) > 1:
             most = max(rows, key=lambda row: getattr(row, number))
-            said.append(f"{percent(getattr(most, number) / whole, 0)} {what} in {_label(most)}.")
+            place = subject.plain(most.name) or "the network itself"
+            said.append(f"{percent(getattr(most, number) / whole, 0)} {what} in {place}.")
     if total.multiply_adds:
         back = f"{cost.ratio:.2g} times that for the gradient of all parameters"
         said.append(f"One example costs {short(total.multiply_adds)} multiply-adds forward, and {back}.")
     return " ".join(said)
 
 
-def _label(row: CostRow) -> str:
-    return row.name or "the network itself"
-
-
 def _costs(subject: Subject) -> Figure:
     rows, total = folded(subject.cost), subject.cost.total
     body: list[list[object]] = []
+    outside = "preprocessing" if isinstance(subject.model, Normalized) else "(outside)"
     parents = {part for row in rows for part in _above(row.name)}
     for row in rows:
         if not (row.parameters or row.multiply_adds or row.elementwise):
             continue  # only moves numbers about
-        name = tag("code", row.name or "(outside)") + tag("small", row.op)
-        cells = [_amount(row.parameters, total.parameters), _amount(row.multiply_adds, total.multiply_adds)]
-        body.append([name, "" if row.name in parents else _shape(row), *cells])
-    body.append(["total", _shape(total), short(total.parameters), short(total.multiply_adds)])
-    heads = ["Module", "Output", "Parameters", "Multiply-adds"]
+        made = "" if row.name in parents else f" → {_shape(row)}"
+        name = tag("code", subject.plain(row.name) or outside) + tag("small", f"{row.op}{made}")
+        body.append([name, _amount(row.parameters, total.parameters), _amount(row.multiply_adds, total.multiply_adds)])
+    body.append(["total", short(total.parameters), short(total.multiply_adds)])
+    heads = ["Module → output", "Parameters", "Multiply-adds"]
     caption = (
-        "Look at the bars: they show which module holds the parameters and which does the work, seldom the same one; "
-        "N is the number of examples."
+        "Look at the bars: they show which module holds the parameters and which does the work, seldom the same one."
     )
-    return Figure("Modules from input to output", caption, table(heads, body, numeric=(2, 3), total=True))
+    return Figure("Modules from input to output", caption, table(heads, body, numeric=(1, 2), total=True))
 
 
 def _above(path: str) -> list[str]:
@@ -96,8 +96,28 @@ def _above(path: str) -> list[str]:
     return [".".join(parts[:depth]) for depth in range(len(parts))]
 
 
+def _drawing(subject: Subject) -> Figure:
+    """The graph by module, opened as far as the page has room for."""
+    deepest = 4
+    drawn = subject.graph.draw(depth=deepest).svg
+    while _height(drawn) > TALLEST and deepest > 2:
+        deepest -= 1
+        drawn = subject.graph.draw(depth=deepest).svg
+    drawn = drawn.replace(' xmlns="http://www.w3.org/2000/svg"', "")  # within HTML it is understood
+    caption = "Look how the shapes change from input (top) to output: places get fewer while channels get more."
+    if not subject.images:
+        caption = "Look how the shapes change from input (top) to output: each box says what one example becomes."
+    return Figure("Computation graph", caption, tag("div", Markup(drawn), class_="drawing"))
+
+
+def _height(drawn: str) -> float:
+    found = re.search(r'viewBox="0 0 \S+ ([\d.]+)"', drawn)
+    return float(found.group(1)) if found else 0.0
+
+
 def _shape(row: CostRow) -> str:
-    return "×".join(map(str, row.shape or ()))
+    """The output's shape for one example."""
+    return "×".join(map(str, (row.shape or ())[1:]))
 
 
 def _amount(number: int, whole: int) -> Markup:
@@ -133,5 +153,8 @@ def _filters(subject: Subject, name: str, weight: Tensor) -> Figure | None:
     colors = "" if weight.shape[1] == 3 else " (orange is positive, blue negative)"
     caption = f"Look for edges, strokes and spots{colors}; a filter that still looks like noise has learned little."
     return Figure(
-        f"What {name} looks for{more}", caption, tiles(entries, "large" if len(shown) <= 32 else ""), wide=True
+        f"What {subject.plain(name)} looks for{more}",
+        caption,
+        tiles(entries, "large" if len(shown) <= 32 else ""),
+        wide=True,
     )

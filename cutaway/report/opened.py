@@ -93,7 +93,7 @@ def open_model(asked: str, data: str | None = None) -> Opened:
 
     >>> open_model("lenet")
     Traceback (most recent call last):
-    cutaway.errors.LookupFailure: unknown model 'lenet'; nearest: 'lenet5', 'lenet1989'...
+    cutaway.errors.LookupFailure: unknown model 'lenet'; nearest: 'lenet5', ...
     """
     file, _, function = asked.rpartition(":")
     if file.endswith(".py"):

@@ -1,7 +1,8 @@
 """The top of the page: what was trained and how it went, in one paragraph and a row of numbers."""
 
 from cutaway.report.subject import Subject
-from cutaway.report.words import count, duration, percent, short, wilson
+from cutaway.report.words import count, duration, percent, short
+from cutaway.train import wilson_interval
 
 
 def title(subject: Subject) -> str:
@@ -16,7 +17,7 @@ def lede(subject: Subject) -> str:
     if not subject.classes:
         return f"{learned}."
     right, total = _right(subject)
-    low, high = wilson(right, total)
+    low, high = wilson_interval(right, total)
     said = f"{learned} to tell {count(len(subject.classes), 'class', 'classes')} apart"
     told = f"It classifies {percent(right / total)} of {count(total, 'test example')} correctly"
     often = float(subject.test_y.bincount().max()) / total
@@ -30,7 +31,7 @@ def facts(subject: Subject) -> list[tuple[str, str]]:
     rows = []
     if subject.classes:
         right, total = _right(subject)
-        low, high = wilson(right, total)
+        low, high = wilson_interval(right, total)
         interval = f"{100 * low:.1f} to {100 * high:.1f} %"
         rows.append((percent(right / total), f"test accuracy (95 % interval {interval})"))
         rows.append((f"{total - right}", f"mistakes in {count(total, 'test example')}"))

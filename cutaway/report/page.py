@@ -82,7 +82,11 @@ def bind(text: str) -> str:
 
 
 def table(
-    heads: Sequence[str], rows: Sequence[Sequence[object]], numeric: Sequence[int] = (), total: bool = False
+    heads: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    numeric: Sequence[int] = (),
+    total: bool = False,
+    class_: str = "",
 ) -> Markup:
     """Make a table; the columns `numeric` are aligned right, and the last row stands out when it is a total."""
 
@@ -98,4 +102,4 @@ def table(
         )
         for row in rows
     ]
-    return tag("table", head, tag("tbody", *body))
+    return tag("table", head, tag("tbody", *body), class_=class_ or None)

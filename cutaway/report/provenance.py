@@ -35,14 +35,22 @@ def section(subject: Subject) -> Section:
         ),
     ):
         if rows:
-            figures.append(Figure(title, caption, table(["", ""], rows)))
+            figures.append(Figure(title, caption, table(["", ""], rows, class_="tight")))
     return Section("provenance", TITLE, words, figures, extra=_command(record))
 
 
 def settings(record: Mapping[str, Any]) -> list[list[object]]:
-    """The settings that differ from nothing, as rows."""
-    given = record.get("settings") or {}
-    return [[tag("code", name), _text(value)] for name, value in given.items() if value not in (None, (), [], {})]
+    """Network, data, augmentation and every setting that was given a value, as rows."""
+    model, data = record.get("model") or {}, record.get("data") or {}
+    given = {
+        "network": model.get("name") or model.get("class"),
+        "network settings": model.get("settings"),
+        "data": data.get("name"),
+        "data settings": data.get("settings"),
+        "augmentation": record.get("augment"),
+        **(record.get("settings") or {}),
+    }
+    return [[name.replace("_", " "), _text(value)] for name, value in given.items() if value not in (None, (), [], {})]
 
 
 def machine(record: Mapping[str, Any]) -> list[list[object]]:
@@ -56,16 +64,17 @@ def machine(record: Mapping[str, Any]) -> list[list[object]]:
 
 
 def _command(record: Mapping[str, Any]) -> Markup:
-    words = (record.get("environment") or {}).get("command") or []
-    if not words:
-        return Markup("")
-    program = "cutaway" if words[0].endswith(("cutaway", "__main__.py")) else words[0].rsplit("/", 1)[-1]
-    return tag("p", "The command was:") + tag("pre", shlex.join([program, *words[1:]]))
+    words = (record.get("environment") or {}).get("command") or [""]
+    if not words[0].endswith(("cutaway", "__main__.py")):
+        return Markup("")  # trained from Python
+    return tag("p", "The command was:") + tag("pre", shlex.join(["cutaway", *words[1:]]))
 
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_text(one)}" for key, one in value.items())
+        return ", ".join(
+            f"{key} ({_text(one)})" if isinstance(one, Mapping) else f"{key} {_text(one)}" for key, one in value.items()
+        )
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

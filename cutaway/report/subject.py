@@ -1,5 +1,6 @@
 """What a report is about: a run folder, read back into models, data and numbers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from cutaway import graph as G
 from cutaway.data import Dataset
 from cutaway.errors import RunFolderError
 from cutaway.graph.cost import Cost
+from cutaway.nets import Normalized
 from cutaway.train import load_initial, load_run
 
 TRAINING = 512  # training examples kept for looking at gradients
@@ -81,6 +83,10 @@ class Subject:
     def cost(self) -> Cost:
         """What one example costs, by node and module."""
         return self.graph.cost()
+
+    def plain(self, text: str) -> str:
+        """Leave out the name that the wrapper with the preprocessing puts before every layer's."""
+        return re.sub(r"\bmodel\.(?=\w)", "", text) if isinstance(self.model, Normalized) else text
 
     def chosen(self, count: int) -> list[int]:
         """Pick test examples that take turns through the classes, the first of each class first."""

@@ -180,7 +180,7 @@ def chart(
 
 def _grid(x: Scale, y: Scale, px, py, height: float) -> Markup:
     parts = []
-    for value in y.ticks(5):
+    for value in y.ticks(6):
         parts.append(
             tag(
                 "line",

@@ -1,27 +1,10 @@
 """The report's sentences, each computed from numbers."""
 
+import itertools
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-
-def wilson(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Give the 95 % interval of a proportion.
-
-    Args:
-        successes, total: counts, 0 ≤ successes ≤ total, total > 0.
-        z: the normal quantile, 1.96 for 95 %.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-
-    >>> low, high = wilson(354, 360)
-    >>> f"{low:.4f} {high:.4f}"
-    '0.9641 0.9923'
-    """
-    share, shrink = successes / total, 1 + z * z / total
-    middle = (share + z * z / (2 * total)) / shrink
-    half = z / shrink * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -121,7 +104,7 @@ class Curves:
     def _gap(self) -> str:
         train, validation = self.train_accuracy[self.best], self.validation_accuracy[self.best]
         shares = f"{percent(train)} of the training and {percent(validation)} of the validation"
-        text = f"The kept weights are right on {shares}"
+        text = f"In the epoch whose weights were kept it was right on {shares}"
         if validation > train:
             return f"{text} examples. {self._better()}"
         gap, chance = train - validation, 1.96 * math.sqrt(max(validation * (1 - validation), 0) / (self.examples or 1))
@@ -142,6 +125,8 @@ class Curves:
     def _verdict(self) -> list[str]:
         train, validation, best, last = self.train_loss, self.validation_loss, self.best, self._last
         rise = validation[last] / validation[best] - 1
+        if validation[last] - validation[best] < 2 * self._wobble():
+            rise = 0.0
         if last > best and rise > 0.05 and train[last] < 0.97 * train[best]:
             fell = f"training loss fell from {train[best]:.3g} to {train[last]:.3g}"
             return [f"After that it overfitted: {fell} while validation loss rose by {100 * rise:.0f} %."]
@@ -154,5 +139,10 @@ class Curves:
             fell = f"training loss fell by no more than {percent(1 - train[last] / train[0], 0)}"
             return [f"It underfits: {right}, and {fell}. More epochs, a higher rate or a larger network would help."]
         if last > best:
-            return ["No overfitting shows: validation loss stayed within 5 % of its lowest value until the end."]
+            return ["No overfitting shows: validation loss did not rise by more than its usual wobble until the end."]
         return []
+
+    def _wobble(self) -> float:
+        """The median change of validation loss from one epoch to the next, over the second half."""
+        half = self.validation_loss[len(self.validation_loss) // 2 :]
+        return statistics.median([abs(b - a) for a, b in itertools.pairwise(half)] or [0.0])

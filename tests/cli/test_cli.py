@@ -1,0 +1,198 @@
+"""The command line: every verb explains itself, works on real input, and says in one paragraph what is wrong."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import cutaway
+from cutaway import cli, train
+from cutaway.report import adversarial
+
+VERBS = sorted(command.callback.__name__ for command in cli.app.registered_commands)
+
+
+def call(*words: str):
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "demo"
+    train.run("lenet5", "digits", folder, epochs=1, progress=False)
+    return folder
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb):
+    found = call(verb, "--help")
+    assert found.exit_code == 0
+    assert f"Example: cutaway {verb} " in " ".join(found.stdout.split())
+
+
+def test_help_lists_the_verbs_and_version_is_printed():
+    listed = call("--help").stdout
+    assert all(verb in listed for verb in VERBS)
+    assert call("--version").stdout.strip() == cutaway.__version__
+
+
+def refused(found, *texts: str) -> None:
+    """One paragraph on stderr, exit code 2, nothing on stdout, no traceback."""
+    assert found.exit_code == 2
+    assert found.stdout == ""
+    assert found.stderr.startswith("Error: ")
+    assert found.stderr.count("\n") == 1
+    for text in texts:
+        assert text in found.stderr
+
+
+def test_unknown_model_lists_the_nearest(tmp_path):
+    refused(call("train", "lenet", "--data", "digits", "--out", tmp_path / "run"), "unknown model 'lenet'", "'lenet5'")
+    refused(call("graph", "lenet"), "unknown model 'lenet'", "'lenet5'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_data_lists_the_nearest(tmp_path):
+    refused(call("train", "lenet5", "--data", "digit", "--out", tmp_path / "run"), "'digit'", "'digits'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_setting_lists_the_nearest(tmp_path):
+    found = call("train", "lenet5", "-d", "digits", "-o", tmp_path / "run", "--set", "epoch=1")
+    refused(found, "'epoch'", "'epochs'")
+
+
+@pytest.mark.parametrize("missing", ["model", "data", "out"])
+def test_train_says_what_it_needs(missing, tmp_path):
+    words = {"model": ["lenet5"], "data": ["--data", "digits"], "out": ["--out", str(tmp_path / "run")]}
+    refused(call("train", *(word for name, each in words.items() if name != missing for word in each)), "train needs")
+
+
+def test_an_existing_run_is_refused(run_folder):
+    before = (run_folder / "run.json").read_bytes()
+    refused(call("train", "lenet5", "-d", "digits", "-o", run_folder), "holds a run already", "--overwrite", "--resume")
+    assert (run_folder / "run.json").read_bytes() == before
+
+
+def test_train_ends_with_accuracy_interval_and_the_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(adversarial, "LADDER", (0.0, 0.1))
+    monkeypatch.setattr(adversarial, "EXAMPLES", (8, 8))
+    folder = tmp_path / "run"
+    found = call("train", "lenet5", "--data", "digits", "--out", folder, "--epochs", "1")
+    assert found.exit_code == 0, found.stderr
+    test = json.loads((folder / "run.json").read_text())["result"]["test"]
+    lines = found.stdout.splitlines()
+    low, high = (f"{100 * end:.2f} %" for end in test["interval"])
+    assert lines[0] == f"test accuracy {100 * test['accuracy']:.2f} % (95 % interval {low} to {high})"
+    assert lines[1:] == [f"run     {folder}", f"report  {folder / 'report.html'}"]
+    assert (folder / "report.html").stat().st_size > 50_000
+
+
+def captured(monkeypatch) -> dict:
+    given = {}
+
+    def run(name, **settings):
+        given.update(settings, model=name)
+        return SimpleNamespace(status="completed", test=None, replicates=())
+
+    monkeypatch.setattr(train, "run", run)
+    return given
+
+
+def test_options_go_before_the_config_file(tmp_path, monkeypatch):
+    given = captured(monkeypatch)
+    config = tmp_path / "demo.toml"
+    config.write_text('model = "mlp"\ndata = "digits"\nepochs = 7\nlr = 0.1\n[model_settings]\nsizes = [64, 10]\n')
+    out = tmp_path / "run"
+    found = call("train", "--config", config, "--out", out, "--lr", "0.5", "--set", "clip=1.5", "--no-report")
+    assert found.exit_code == 0, found.stderr
+    assert given["model"] == "mlp"
+    assert (given["epochs"], given["lr"], given["clip"]) == (7, 0.5, 1.5)
+    assert given["model_settings"] == {"sizes": [64, 10]}
+
+
+def test_a_broken_config_file_is_named(tmp_path):
+    config = tmp_path / "demo.toml"
+    config.write_text("epochs = \n")
+    refused(call("train", "lenet5", "--config", config), "demo.toml")
+    refused(call("train", "lenet5", "--config", tmp_path / "none.toml"), "none.toml")
+    refused(call("train", "lenet5", "--set", "epochs"), "name=value")
+
+
+@pytest.mark.parametrize("how", ["raised", "returned"])
+def test_ctrl_c_ends_with_130(how, tmp_path, monkeypatch):
+    def run(name, **settings):
+        if how == "raised":
+            raise KeyboardInterrupt
+        return SimpleNamespace(status="interrupted", test=None, replicates=())
+
+    monkeypatch.setattr(train, "run", run)
+    found = call("train", "lenet5", "-d", "digits", "-o", tmp_path / "run")
+    assert found.exit_code == 130
+    assert "Traceback" not in found.stderr
+
+
+def test_report_refuses_what_is_no_run(tmp_path):
+    refused(call("report", tmp_path), "holds no run")
+
+
+def test_graph_prints_and_saves_the_costs(tmp_path):
+    found = call("graph", "lenet5", "--out", tmp_path / "cost.csv")
+    assert found.exit_code == 0, found.stderr
+    assert "61,706" in found.stdout
+    rows = list(csv.DictReader((tmp_path / "cost.csv").open()))
+    assert sum(int(row["parameters"]) for row in rows) == 61_706
+    assert call("graph", "lenet5", "--out", tmp_path / "net.svg").exit_code == 0
+    assert "<svg" in (tmp_path / "net.svg").read_text()
+
+
+def test_explain_writes_a_picture_and_prints_classes_and_scores(run_folder, tmp_path):
+    picture = tmp_path / "explain.png"
+    found = call("explain", "3", "--model", run_folder, "--method", "gradient,grad_cam", "--out", picture)
+    assert found.exit_code == 0, found.stderr
+    assert "true class" in found.stdout
+    assert "grad_cam" in found.stdout
+    assert picture.stat().st_size > 5_000
+
+
+def test_attack_writes_a_picture_and_says_what_happened(run_folder, tmp_path):
+    picture = tmp_path / "attack.png"
+    found = call("attack", "3", "--model", run_folder, "--eps", "64/255", "--out", picture)
+    assert found.exit_code == 0, found.stderr
+    assert "random noise" in found.stdout
+    assert "allowed 0.251" in found.stdout
+    assert picture.stat().st_size > 5_000
+
+
+def test_wrong_words_are_answered_with_the_nearest(run_folder):
+    refused(call("explain", "3", "-m", run_folder, "--method", "gradcam"), "'grad_cam'")
+    refused(call("attack", "3", "-m", run_folder, "--method", "pgdd"), "'pgd'")
+    refused(call("attack", "3", "-m", run_folder, "--eps", "much"), "8/255")
+    refused(call("explain", "9999", "-m", run_folder), "examples 0 … 358")
+    refused(call("explain", "none.png", "-m", run_folder), "none.png")
+    refused(call("explain", "3", "-m", run_folder, "--out", "map.gif"), ".png")
+
+
+def test_pictures_from_files_are_read(run_folder, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (40, 30), (200, 30, 30)).save(tmp_path / "photo.jpg")
+    found = call("explain", tmp_path / "photo.jpg", "-m", run_folder, "--method", "gradient", "-o", tmp_path / "e.png")
+    assert found.exit_code == 0, found.stderr
+
+
+def test_models_from_functions_and_weights(run_folder, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\n\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    asked = f"{tmp_path / 'mine.py'}:net"
+    assert "650" in call("graph", asked, "--data", "digits").stdout
+    refused(call("graph", f"{tmp_path / 'mine.py'}:nett"), "'net'")
+    refused(call("graph", f"{tmp_path / 'none.py'}:net"), "none.py")
+    assert "61,706" in call("graph", run_folder / "model.safetensors").stdout
+    torch.save({"a": torch.zeros(1)}, tmp_path / "strange.pth")
+    refused(call("graph", tmp_path / "strange.pth"), "which network")
+    refused(call("graph", tmp_path / "no_folder/"), "no such file or folder")
