@@ -1,6 +1,5 @@
 """Training: the loop, its settings by name, and the run folder it leaves."""
 
-from cutaway.train.epoch import Epoch
 from cutaway.train.gradients import autograd_step, engine_step, make_step
 from cutaway.train.job import make_model, mean_and_sd, run
 from cutaway.train.loop import fit
@@ -11,6 +10,7 @@ from cutaway.train.optimizers import OPTIMIZERS, RMSpropInside
 from cutaway.train.recipes import RECIPES, Recipe, recipe_for
 from cutaway.train.results import Run, load_initial, load_run
 from cutaway.train.schedules import SCHEDULES
+from cutaway.train.session import Epoch
 from cutaway.train.settings import Settings
 from cutaway.train.trainer import Trainer
 

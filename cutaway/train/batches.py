@@ -91,8 +91,8 @@ class Loader:
                 yield place_inputs(x, self.device, self.dtype), place_targets(y, self.device, self.dtype)
         if count == 0:
             raise DataError(
-                f"the training data gave no batch in epoch {epoch + 1}; give something that can be iterated again "
-                "(a list, a DataLoader, an object whose __iter__ starts afresh), not a generator that is used up"
+                f"the data gave no batch in pass {epoch + 1}: they are empty or used up; give something that can be "
+                "iterated again (a list, a DataLoader), not a generator that is used up"
             )
 
     def _start(self, epoch: int) -> Iterator[Any]:

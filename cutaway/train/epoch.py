@@ -1,87 +1,23 @@
-"""Inside the loop: one step, one epoch, its end, and the checkpoints between."""
+"""Inside the loop: one step, one epoch, its end, and the look whether everything is finite."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutaway.errors import NonFiniteError
 from cutaway.rng import derive, generator
 from cutaway.train import foreach
-from cutaway.train.batches import Augment, Source
-from cutaway.train.checkpoint import save_checkpoint
-from cutaway.train.gradients import Step
 from cutaway.train.guard import all_finite, describe_nonfinite
-from cutaway.train.interrupt import Wish
-from cutaway.train.losses import Loss
 from cutaway.train.measure import evaluate
 from cutaway.train.metrics import HIGHER_IS_BETTER, metric_functions
-from cutaway.train.progress import Show
-from cutaway.train.record import WEIGHTS, append_history, write_weights
-from cutaway.train.schedules import Schedule
-from cutaway.train.settings import Settings
+from cutaway.train.record import append_history
+from cutaway.train.session import Epoch, Job, keep, note, progress, spent
 from cutaway.train.state import State, copied, update_average
 
-Callback = Callable[["Epoch"], Any]
-Adversary = Callable[..., Any]
-
 CHECK_EVERY = 64  # steps between looks at whether everything is finite
-_COST = 0.02  # share of the time that checkpoints may take
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What a callback sees after each epoch; returning True stops the training.
-
-    Attributes:
-        number: the epoch, counted from 1.
-        row: its line of the history.
-        model: the network, in training mode; leave it as it is.
-        folder: the run folder, None without.
-    """
-
-    number: int
-    row: dict[str, Any]
-    model: nn.Module
-    folder: Path | None
-
-
-@dataclass
-class Job:
-    """One training run's fixed parts, and its state."""
-
-    settings: Settings
-    source: Source
-    validation: Any
-    state: State
-    names: list[str]
-    step: Step
-    loss: Loss
-    schedule: Schedule
-    rates: list[float]
-    weights: list[Tensor]
-    folder: Path | None = None
-    augment: Augment | None = None
-    adversary: Adversary | None = None
-    callbacks: tuple[Callback, ...] = ()
-    checkpoint_every: int | None = None
-    show: Show = field(default=lambda done, **_: None)
-    wish: Wish = field(default_factory=Wish)
-    snapshot: dict[str, Any] | None = None
-    began: float = field(default_factory=time.monotonic)
-    saved: float = field(default_factory=time.monotonic)
-    cost: float = 0.0
-    note: str = ""
-
-    @property
-    def model(self) -> nn.Module:
-        """The network in training."""
-        return self.state.model
 
 
 def train_epoch(job: Job) -> bool:
@@ -92,6 +28,7 @@ def train_epoch(job: Job) -> bool:
         take_step(job, x, y)
         if state.total % CHECK_EVERY == 0:
             check(job)
+            job.note = note(job, float(state.meter.losses()[-CHECK_EVERY:].mean()))
         if job.wish.stop:
             return False
         keep(job)
@@ -155,13 +92,6 @@ def prepared(job: Job, x: Tensor, y: Tensor) -> Tensor:
     return x
 
 
-def progress(job: Job) -> float:
-    """Share of the training done, in [0, 1]."""
-    steps, state = job.source.steps, job.state
-    done = state.epoch if steps is None else state.epoch + state.step / steps
-    return min(done / max(job.settings.epochs, 1), 1.0)
-
-
 def end_epoch(job: Job) -> None:
     """Measure on validation data, note the history, keep the best weights, call the callbacks."""
     state, settings = job.state, job.settings
@@ -178,7 +108,7 @@ def end_epoch(job: Job) -> None:
     state.history.append(row)
     state.meter.load({"counts": [], "values": {}})
     state.epoch, state.step = state.epoch + 1, 0
-    job.note = "  ".join(f"{n} {row[n]:.4f}" for n in ("loss", "validation_loss", "validation_accuracy") if n in row)
+    job.note = note(job, row["loss"])
     for callback in job.callbacks:
         if callback(Epoch(state.epoch, dict(row), job.model, job.folder)) is True:
             state.stopped = True
@@ -224,29 +154,6 @@ def averaged(state: State) -> Iterator[None]:
         yield
     finally:
         state.model.load_state_dict(own)
-
-
-def spent(job: Job) -> float:
-    """Seconds of training, those before a resumption included."""
-    return job.state.seconds + time.monotonic() - job.began
-
-
-def keep(job: Job, now: bool = False) -> None:
-    """Write a checkpoint when one is due: so often that writing takes a small share of the time."""
-    if job.folder is None:
-        return
-    due = time.monotonic() - job.saved >= max(1.0, job.cost / _COST)
-    if job.checkpoint_every is not None:
-        due = job.state.total % job.checkpoint_every == 0
-    if not (due or now):
-        return
-    began = time.monotonic()
-    job.state.seconds, job.began = spent(job), began
-    save_checkpoint(job.folder, job.state.tree())
-    best = job.state.best
-    write_weights(job.folder / WEIGHTS, job.state.weights() if best is None else best["weights"])
-    job.saved = time.monotonic()
-    job.cost = job.saved - began
 
 
 def check(job: Job) -> None:

@@ -103,7 +103,7 @@ def run(
         )
         if runs[-1].status == "interrupted":
             break
-    return runs[0] if seeds == 1 else with_replicates(runs[0], [replicate_row(each) for each in runs])
+    return runs[0] if seeds == 1 else with_replicates(runs[0], [replicate_row(each, each is runs[0]) for each in runs])
 
 
 def make_augment(wanted: str | Mapping[str, Mapping[str, Any]] | Augment | None) -> Augment | None:
@@ -169,12 +169,12 @@ def describe_data(name: str, parts: tuple[Dataset, ...], settings: Mapping[str, 
     }
 
 
-def replicate_row(each: Run) -> dict[str, Any]:
-    """One replicate's line of the table."""
+def replicate_row(each: Run, first: bool) -> dict[str, Any]:
+    """One replicate's line of the table; its folder is relative to the first one's."""
     test = each.test
     return {
         "seed": each.seed,
-        "folder": None if each.folder is None else str(each.folder),
+        "folder": None if each.folder is None else "." if first else each.folder.name,
         "status": each.status,
         "best_epoch": each.best_epoch,
         "epochs": len(each.history.get("epoch", ())),

@@ -12,7 +12,7 @@ from torch import nn
 from cutaway.errors import ArgumentError
 from cutaway.rng import derive
 from cutaway.train.batches import Augment, Source, make_source
-from cutaway.train.epoch import Adversary, Callback, Job, check, end_epoch, keep, named, spent, train_epoch
+from cutaway.train.epoch import check, end_epoch, named, train_epoch
 from cutaway.train.gradients import in_pieces, make_step
 from cutaway.train.interrupt import interruptible
 from cutaway.train.losses import loss_function
@@ -29,6 +29,7 @@ from cutaway.train.record import (
 )
 from cutaway.train.results import Run, columns, evaluation_record
 from cutaway.train.schedules import schedule_function
+from cutaway.train.session import Adversary, Callback, Job, keep, spent
 from cutaway.train.settings import Settings, make_settings
 from cutaway.train.state import Meter, State, copied, random_state, set_random_state
 from cutaway.train.threads import using_threads

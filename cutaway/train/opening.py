@@ -13,7 +13,6 @@ from cutaway.data import check as check_data
 from cutaway.errors import DataError, RunFolderError
 from cutaway.train.batches import Arrays, as_arrays
 from cutaway.train.checkpoint import load_checkpoint
-from cutaway.train.epoch import Job, keep
 from cutaway.train.record import (
     INITIAL,
     RUN,
@@ -27,6 +26,7 @@ from cutaway.train.record import (
     write_weights,
 )
 from cutaway.train.results import Run, load_run
+from cutaway.train.session import Job, keep
 from cutaway.train.settings import Settings
 
 

@@ -30,7 +30,7 @@ def training_bar(total: int | None, enabled: bool, what: str = "training") -> It
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(20),
         TaskProgressColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),

@@ -22,6 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_replicates_share_the_split_and_differ_in_the_rest(folder: Path) -> None:
     first, second = load_run(folder), load_run(folder / "seed-1")
     assert [row["seed"] for row in first.replicates] == [0, 1] and first.seed == 0 and second.seed == 1
+    assert [row["folder"] for row in first.replicates] == [".", "seed-1"]
     assert first.history["loss"] != second.history["loss"]
     assert first.test is not None and first.test.n == second.test.n == 359  # type: ignore[union-attr]
     assert first.replicates[1]["test_accuracy"] == second.test["accuracy"]  # type: ignore[index]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from cutaway import graph
 from cutaway.errors import ArgumentError, DataError, LookupFailure, RunFolderError
 from cutaway.train import Epoch, evaluate, fit
 from cutaway.train import record as records
@@ -269,3 +270,15 @@ def test_plot_draws_every_metric_and_save_is_readable(tmp_path: Path) -> None:
     assert [axis.get_ylabel() for axis in run.plot().axes] == ["loss", "accuracy"]
     folder = run.save(tmp_path / "saved")
     assert json.loads((folder / "run.json").read_text())["status"] == "completed"
+
+
+def test_rules_replace_backpropagation() -> None:
+    def make() -> nn.Module:
+        return seeded(lambda: nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 3)))
+
+    plain = quiet(make(), blobs(), epochs=1, optimizer="sgd", lr=0.1)
+    same = quiet(make(), blobs(), epochs=1, optimizer="sgd", lr=0.1, rules={})
+    guided = quiet(make(), blobs(), epochs=1, optimizer="sgd", lr=0.1, rules=graph.rules.guided)
+    assert same_weights(plain.model, same.model)
+    assert torch.equal(guided.model[2].weight, plain.model[2].weight) is False  # type: ignore[index]
+    assert not torch.equal(guided.model[0].weight, plain.model[0].weight)  # type: ignore[index]
