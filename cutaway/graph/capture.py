@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from cutaway.errors import ArgumentError, CaptureError
 from cutaway.graph.convert import convert
 from cutaway.graph.graph import Graph
+from cutaway.graph.record import record
 
 _cache: "weakref.WeakKeyDictionary[Any, dict[Any, Graph]]" = weakref.WeakKeyDictionary()
 
@@ -59,7 +60,12 @@ def _closed_over(function: Callable) -> Iterator[tuple[str, Any]]:
 
 
 def capture(
-    model: nn.Module | Callable, *inputs: Any, train: bool | None = False, dynamic: bool = True, **keywords: Any
+    model: nn.Module | Callable,
+    *inputs: Any,
+    train: bool | None = False,
+    dynamic: bool = True,
+    specialise: bool = False,
+    **keywords: Any,
 ) -> Graph:
     """Capture the computation graph of a module or function.
 
@@ -69,6 +75,8 @@ def capture(
         train: capture in evaluation mode (False), training mode (True) or each module's own mode (None). The model's
             modes are as before afterwards.
         dynamic: leave the batch size (dimension 0 of the inputs) free where the model allows it.
+        specialise: where a model cannot be captured because it branches on the values it sees, record the run on these
+            inputs instead. The graph then holds for them only (`graph.specialised`), and is not kept for a second call.
 
     Raises:
         CaptureError: the model cannot be captured; the message names the source line and the reason.
@@ -88,12 +96,25 @@ def capture(
     key = _key(module, inputs, keywords, train, dynamic)
     entries = _entries(model)
     if key not in entries:
-        made = _capture(module, inputs, keywords, train, dynamic)
+        try:
+            made = _capture(module, inputs, keywords, train, dynamic)
+        except CaptureError:
+            if not specialise:
+                raise
+            return _record(module, inputs, keywords, train)
         made.module = None  # type: ignore[assignment]  # the cache must not keep the module alive
         entries[key] = made
     graph = copy.copy(entries[key])
     graph.module = module
     return graph
+
+
+def _record(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any], train: bool | None) -> Graph:
+    with _undisturbed(module, train):
+        try:
+            return record(module, inputs, keywords, _input_names(module, inputs, keywords))
+        except Exception as error:
+            raise CaptureError(_explain(module, error)) from error
 
 
 def _entries(model: Any) -> dict[Any, Graph]:
@@ -129,7 +150,9 @@ def _undisturbed(module: nn.Module, train: bool | None) -> Iterator[None]:
     """Set the mode for a moment; modes, buffers, flags and random state are as before afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     flat = [(part, list(part._flat_weights)) for part in module.modules() if isinstance(part, nn.RNNBase)]
+    fast = torch.backends.mha.get_fastpath_enabled()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)  # one operation for a whole encoder layer has no derivative
         if train is not None:
             for part, _ in modes:
                 part.training = train
@@ -137,6 +160,7 @@ def _undisturbed(module: nn.Module, train: bool | None) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for part, mode in modes:
             part.training = mode
         for part, weights in flat:
@@ -227,6 +251,7 @@ def _explain(module: nn.Module, error: Exception) -> str:
     return (
         f"{type(module).__name__} cannot be captured: {reason}"
         + (f"\n  at {where}" if where else "")
-        + "\n  A branch that depends on the values of a tensor, or code outside of PyTorch, is the usual cause. Capture the "
-        "part before or after it as a function of its own, or replace the branch by torch.where."
+        + "\n  A branch that depends on the values of a tensor, or code outside of PyTorch, is the usual cause. Capture with "
+        "specialise=True to record the run on this input alone, capture the part before or after it as a function of "
+        "its own, or replace the branch by torch.where."
     )

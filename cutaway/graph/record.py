@@ -28,6 +28,7 @@ from torch.utils import _pytree as pytree
 
 from cutaway.graph.convert import read
 from cutaway.graph.graph import Graph
+from cutaway.graph.raising import raise_operations
 
 aten = torch.ops.aten
 _NO_GRAD = "cutaway_no_grad"
@@ -44,7 +45,9 @@ class _Place(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         fx_traceback.current_meta["nn_module_stack"] = dict(self.stack)
-        fx_traceback.current_meta[_NO_GRAD] = not torch.is_grad_enabled()
+        fx_traceback.current_meta["custom"] = {_NO_GRAD: not torch.is_grad_enabled()}
+        if function is nn.functional.batch_norm:
+            return _batch_norm(*args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
 
     @contextlib.contextmanager
@@ -64,6 +67,13 @@ class _Place(TorchFunctionMode):
             self.stack.pop(key, None)
 
 
+def _batch_norm(x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    """Batch norm that says in its schema which statistics it updates."""
+    if not training or mean is None:
+        return torch.batch_norm(x, weight, bias, mean, var, training, momentum, eps, False)
+    return aten._native_batch_norm_legit.default(x, weight, bias, mean, var, True, momentum, eps)[0]
+
+
 def record(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any], names: Sequence[str]) -> Graph:
     """Run a module once and make the graph of what it computed, for these inputs only.
 
@@ -74,7 +84,8 @@ def record(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any], names:
     """
     leaves, spec = pytree.tree_flatten((inputs, dict(keywords)))
     places = [position for position, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
-    stored = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    stored = {**{name: parameter.detach() for name, parameter in module.named_parameters()}, **buffers}
     where = _Place(module)
     result: dict[str, Any] = {}
 
@@ -84,20 +95,20 @@ def record(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any], names:
             flat[position] = tensor
         args, kwargs = pytree.tree_unflatten(flat, spec)
         with _swapped(module, dict(zip(stored, stored_values, strict=True))) as current, _watched(where):
-            out = module(*args, **kwargs)
-            changed = [name for name, before in zip(stored, stored_values, strict=True) if current(name) is not before]
-            result["out"], result["spec"] = pytree.tree_flatten(out)
-            result["changed"] = changed
-            return [t for t in result["out"] if isinstance(t, torch.Tensor)] + [current(name) for name in changed]
+            result["out"], result["spec"] = pytree.tree_flatten(module(*args, **kwargs))
+            return [t for t in result["out"] if isinstance(t, torch.Tensor)] + [current(name) for name in buffers]
 
-    with torch.enable_grad(), fx_traceback.preserve_node_meta():
+    plain = torch.backends.mkldnn.flags(enabled=False)  # its recurrent kernels have no derivative of their own
+    with plain, torch.enable_grad(), fx_traceback.preserve_node_meta():
         traced = make_fx(
             torch.func.functionalize(run, remove="mutations"),
             record_stack_traces=True,
             _error_on_data_dependent_ops=False,
-        )([tensor.detach() for tensor in stored.values()], [leaves[position].detach() for position in places])
+        )(list(stored.values()), [leaves[position].detach() for position in places])
+    _keep_arguments(traced.graph)
     _stop_no_grad(traced.graph)
-    program = _as_exported(traced, module, list(stored), leaves, places, result)
+    raise_operations(traced.graph)
+    program = _as_exported(traced, list(stored), list(buffers), leaves, places, result)
     graph = read(module, program, (inputs, dict(keywords)), names)
     graph.specialised = True
     return graph
@@ -143,11 +154,18 @@ def _watched(where: _Place) -> Iterator[None]:
         yield
 
 
+def _keep_arguments(graph: torch.fx.Graph) -> None:
+    """What the run wrote into its arguments is left out: the values are returned instead."""
+    for node in reversed(list(graph.nodes)):
+        if node.target is aten.copy_.default and node.args[0].op == "placeholder" and not node.users:
+            graph.erase_node(node)
+
+
 def _stop_no_grad(graph: torch.fx.Graph) -> None:
     """Values computed while gradients were off are constants to what was computed while they were on."""
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.meta.get(_NO_GRAD):
-            readers = [user for user in node.users if user.op == "output" or not user.meta.get(_NO_GRAD)]
+        if node.op == "call_function" and _without_grad(node):
+            readers = [user for user in node.users if user.op == "output" or not _without_grad(user)]
             if readers and isinstance(node.meta.get("val"), torch.Tensor):
                 with graph.inserting_after(node):
                     cut = graph.call_function(aten.detach.default, (node,))
@@ -156,16 +174,19 @@ def _stop_no_grad(graph: torch.fx.Graph) -> None:
                     reader.replace_input_with(node, cut)
 
 
+def _without_grad(node: torch.fx.Node) -> bool:
+    return node.meta.get("custom", {}).get(_NO_GRAD, False)
+
+
 def _as_exported(
-    traced: Any, module: nn.Module, stored: list[str], leaves: list, places: list[int], result: dict[str, Any]
+    traced: Any, stored: list[str], buffers: list[str], leaves: list, places: list[int], result: dict[str, Any]
 ) -> Any:
     """The recorded graph with the signature an exported program has."""
     nodes = list(traced.graph.nodes)
     placeholders = [node for node in nodes if node.op == "placeholder"]
-    parameters = dict(module.named_parameters())
     inputs = []
     for node, name in zip(placeholders, stored, strict=False):
-        kind = InputKind.PARAMETER if name in parameters else InputKind.BUFFER
+        kind = InputKind.BUFFER if name in buffers else InputKind.PARAMETER
         inputs.append(InputSpec(kind, TensorArgument(node.name), name, persistent=True))
     given = iter(placeholders[len(stored) :])
     for position, leaf in enumerate(leaves):
@@ -180,8 +201,9 @@ def _as_exported(
             outputs.append(OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(next(returned).name), None))
         else:
             outputs.append(OutputSpec(OutputKind.USER_OUTPUT, ConstantArgument(f"result_{position}", leaf), None))
-    for name in result["changed"]:
-        outputs.append(OutputSpec(OutputKind.BUFFER_MUTATION, TensorArgument(next(returned).name), name))
+    for name, value in zip(buffers, returned, strict=True):
+        if value.op != "placeholder":
+            outputs.append(OutputSpec(OutputKind.BUFFER_MUTATION, TensorArgument(value.name), name))
     return SimpleNamespace(
         graph_module=traced,
         graph_signature=ExportGraphSignature(inputs, outputs),

@@ -183,9 +183,13 @@ def fallback_row(node: Node, wanted: tuple[str, ...]) -> Row:
             positional = [replaced[name] for name in arguments[: len(args)]]
             out = op(*positional, **{name: replaced[name] for name in kwargs})
             whole = list(out) if isinstance(out, tuple | list) else [out]
-            return tuple(part for part in whole if _real(part)), whole
+            present[:] = [isinstance(part, torch.Tensor) for part in whole]  # an output can be missing
+            return tuple(part for part in whole if _real(part)), [p for p in whole if isinstance(p, torch.Tensor)]
 
-        real, pull, whole = torch.func.vjp(local, *leaves, has_aux=True)
+        present: list[bool] = []
+        real, pull, tensors = torch.func.vjp(local, *leaves, has_aux=True)
+        remaining = iter(tensors)
+        whole = [next(remaining) if there else None for there in present]
         parts = iter(real)
         detached = [next(parts) if _real(part) else part for part in whole]
         several = node.parts is not None

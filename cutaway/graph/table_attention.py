@@ -52,7 +52,9 @@ def _ungrouped(adjoint: Tensor, shape: torch.Size) -> Tensor:
     return sum_to(adjoint, shape)
 
 
-def attention(grad, query, key, value, attn_mask, is_causal, scale, needs, dropped=None, dropout_p=0.0, enable_gqa=False):
+def attention(
+    grad, query, key, value, attn_mask, is_causal, scale, needs, dropped=None, dropout_p=0.0, enable_gqa=False
+):
     """With A = softmax(s·q·kᵀ + mask), δv = Aᵀ·δy, δA = δy·vᵀ, and the softmax rule gives δq, δk and the mask's."""
     keys, values = _repeated(key, query, enable_gqa), _repeated(value, query, enable_gqa)
     weights, scale = attention_weights(query, keys, attn_mask, is_causal, scale)

@@ -294,10 +294,13 @@ row(
     other=None,
 )  # fmt: skip
 
+row("copy", broadcasts=True, self=None, src=lambda grad: grad)
+row("fill", self=None, value=lambda grad: grad.sum())
+
 # values that depend on no number of their argument
 row(
     "detach", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "bernoulli",
-    "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "new_tensor",
+    "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided",
     self=None,
     p=None,
 )  # fmt: skip

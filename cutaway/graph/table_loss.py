@@ -52,9 +52,7 @@ def binary_cross_entropy(grad: Tensor, self: Tensor, target: Tensor, weight: Ten
 def binary_cross_entropy_target(grad, self, target_shape, weight, reduction):
     """ln(1 − p) − ln p, with logarithms no lower than −100."""
     slope = torch.log(1 - self).clamp(min=-100) - torch.log(self).clamp(min=-100)
-    return sum_to(
-        share(grad, reduction, self.numel()) * (slope if weight is None else slope * weight), target_shape
-    )
+    return sum_to(share(grad, reduction, self.numel()) * (slope if weight is None else slope * weight), target_shape)
 
 
 row("binary_cross_entropy", self=binary_cross_entropy, target=binary_cross_entropy_target)

@@ -169,7 +169,7 @@ row("native_layer_norm_backward", mean=None, rstd=None, bias=None,
     joint=(("grad_out", "input", "weight"), layer_norm_twice))  # fmt: skip
 
 
-def group_norm_twice(grad, grad_out, input, mean, rstd, weight, N, C, HxW, group, needs):  # noqa: N803 - the schema's names
+def group_norm_twice(grad, grad_out, input, mean, rstd, weight, N, C, HxW, group, needs):
     """Second derivative of group norm: channels in groups, statistics over the rest of each group."""
     shape = (N, group, C // group, HxW)  # every tensor below has this shape or broadcasts to it
     channels = (1, group, C // group, 1)
@@ -191,7 +191,9 @@ row("native_group_norm_backward", mean=None, rstd=None,
     joint=(("grad_out", "input", "weight"), group_norm_twice))  # fmt: skip
 
 
-def batch_norm_twice(grad, grad_out, input, weight, running_mean, running_var, save_mean, save_invstd, train, eps, needs):
+def batch_norm_twice(
+    grad, grad_out, input, weight, running_mean, running_var, save_mean, save_invstd, train, eps, needs
+):
     """Second derivative of batch norm; with fixed statistics P is the identity and x̂ is affine in x."""
     ndim, over = input.ndim, [0, *range(2, input.ndim)]
     mean = save_mean if train else running_mean

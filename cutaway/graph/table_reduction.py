@@ -78,9 +78,7 @@ row(
 row("std", self=lambda grad, self, result, unbiased: deviation(grad, self, result, None, int(unbiased)))
 row(
     "std.dim",
-    self=lambda grad, self, result, dim, unbiased, keepdim: deviation(
-        grad, self, result, dim, int(unbiased), keepdim
-    ),
+    self=lambda grad, self, result, dim, unbiased, keepdim: deviation(grad, self, result, dim, int(unbiased), keepdim),
 )
 
 

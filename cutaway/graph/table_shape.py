@@ -81,13 +81,14 @@ def split(grad: tuple, self_shape: Sequence[int], split_size: int, dim: int) -> 
 
 
 row("unbind.int", self=unbind)
-row("split.Tensor", self=split)
+row("split.Tensor", "unsafe_split.Tensor", self=split)
 row(
-    "split.sizes", "split_with_sizes",
+    "split.sizes", "split_with_sizes", "unsafe_split_with_sizes",
     self=lambda grad, self_shape, node, dim: join(grad, node.args[1], self_shape, dim),
 )  # fmt: skip
 row(
     "chunk",
+    "unsafe_chunk",
     self=lambda grad, self_shape, chunks, dim: split(grad, self_shape, -(-self_shape[dim] // chunks), dim),
 )
 

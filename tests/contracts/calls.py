@@ -108,6 +108,14 @@ def pointwise(kind: Any = "normal", *rest: Any, **keywords: Any) -> list[Call]:
 # … and of two that are broadcast
 def pairwise(first: Any = "normal", second: Any = "normal", *rest: Any, **keywords: Any) -> list[Call]:
     """Two arguments: equal, broadcast on either side and on both, scalars, an empty batch, not contiguous."""
-    shapes = [((2, 3), (2, 3)), ((2, 3), (3,)), ((3,), (2, 3)), ((2, 1, 3), (4, 1)), ((), (2,)), ((2,), ()), ((0, 3), (3,))]
+    shapes = [
+        ((2, 3), (2, 3)),
+        ((2, 3), (3,)),
+        ((3,), (2, 3)),
+        ((2, 1, 3), (4, 1)),
+        ((), (2,)),
+        ((2,), ()),
+        ((0, 3), (3,)),
+    ]
     calls = [call(T(a, first), T(b, second), *rest, **keywords) for a, b in shapes]
     return [*calls, call(T((3, 2), first, "transposed"), T((3, 2), second, "strided"), *rest, **keywords)]

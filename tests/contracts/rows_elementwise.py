@@ -4,7 +4,11 @@ import torch
 
 from tests.contracts.calls import Call, T, call, inf, pairwise, pointwise
 
-MIXED = [call(T((2, 3)), T((3,), dtype=torch.float32)), call(T((2, 3)), T((3,), 5)), call(T((3,), dtype=torch.float32), T((2, 3)))]
+MIXED = [
+    call(T((2, 3)), T((3,), dtype=torch.float32)),
+    call(T((2, 3)), T((3,), 5)),
+    call(T((3,), dtype=torch.float32), T((2, 3))),
+]
 
 ELEMENTWISE: dict[str, list[Call]] = {
     "add.Tensor": [*pairwise(), *pairwise(alpha=-2), *MIXED],
@@ -130,6 +134,8 @@ ELEMENTWISE: dict[str, list[Call]] = {
     "to.dtype_layout": [call(T((2, 3)), dtype=torch.float32)],
     "to.other": [call(T((2, 3), dtype=torch.float32), T((4,), fixed=True))],
     "type_as": [call(T((2, 3), dtype=torch.float32), T((4,), fixed=True))],
+    "copy": [call(T((2, 3)), T((2, 3))), call(T((2, 3)), T((3,)))],
+    "fill": [call(T((2, 3)), T(()), overload="Tensor"), call(T((2, 3)), 2.0, overload="Scalar")],
     "detach": pointwise(),
     "zeros_like": pointwise(),
     "ones_like": pointwise(),

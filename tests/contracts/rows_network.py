@@ -145,7 +145,11 @@ LOSSES: dict[str, list[Call]] = {
 def recurrent(gates: int, states: int) -> list[Call]:
     """One and two layers, both directions, with and without biases, batch first or second."""
     width, size, found = 3, 2, []
-    for layers, directions, biases, batch_first, batch in ((1, 1, True, False, 2), (2, 2, True, True, 2), (2, 1, False, False, 1)):
+    for layers, directions, biases, batch_first, batch in (
+        (1, 1, True, False, 2),
+        (2, 2, True, True, 2),
+        (2, 1, False, False, 1),
+    ):
         shapes: list[Any] = []
         for layer in range(layers):
             for _ in range(directions):

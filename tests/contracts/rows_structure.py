@@ -4,7 +4,13 @@ import torch
 
 from tests.contracts.calls import Call, T, call, each, inf, pointwise
 
-REDUCED = [((2, 3, 4), [1], False), ((2, 3, 4), [-1, 0], True), ((2, 3), [], False), ((0, 3), [1], False), ((3,), [0], True)]
+REDUCED = [
+    ((2, 3, 4), [1], False),
+    ((2, 3, 4), [-1, 0], True),
+    ((2, 3), [], False),
+    ((0, 3), [1], False),
+    ((3,), [0], True),
+]
 
 
 def reduced(kind: str = "normal", **keywords: object) -> list[Call]:
@@ -112,6 +118,9 @@ SHAPES: dict[str, list[Call]] = {
     "split.sizes": [call(T((5, 3)), [1, 4], 0)],
     "split_with_sizes": [call(T((5, 3)), [1, 2, 2], 0), call(T((2, 6)), [3, 3], -1)],
     "chunk": [call(T((5, 3)), 2), call(T((2, 6)), 4, -1), call(T((2, 3)), 2, 1)],
+    "unsafe_split.Tensor": [call(T((5, 3)), 2)],
+    "unsafe_split_with_sizes": [call(T((5, 3)), [1, 2, 2], 0)],
+    "unsafe_chunk": [call(T((2, 6)), 4, -1)],
     "tensor_split.sections": [call(T((5, 3)), 2), call(T((2, 7)), 3, -1)],
     "select.int": [call(T((2, 3)), 0, 1), call(T((2, 3, 4)), -2, -1)],
     "slice.Tensor": [

@@ -17,9 +17,11 @@ from cutaway.graph.rows import Row, fallback_row
 from tests.contracts.calls import Call, T
 from tests.contracts.rows import ROWS
 
-TOLERANCE = 1e-8
+TOLERANCE, SINGLE = 1e-8, 1e-5
 CASES = [
-    pytest.param(name, call, id=f"{name}-{position}") for name, calls in ROWS.items() for position, call in enumerate(calls)
+    pytest.param(name, call, id=f"{name}-{position}")
+    for name, calls in ROWS.items()
+    for position, call in enumerate(calls)
 ]
 
 
@@ -32,7 +34,9 @@ def operation(name: str, call: Call) -> Any:
 def materialise(call: Call) -> tuple[tuple, dict]:
     """The call's arguments with tensors in them."""
     generator = torch.Generator().manual_seed(sum(map(ord, repr(call))) % 1000)
-    return pytree.tree_map(lambda leaf: leaf.make(generator) if isinstance(leaf, T) else leaf, (call.args, call.keywords))
+    return pytree.tree_map(
+        lambda leaf: leaf.make(generator) if isinstance(leaf, T) else leaf, (call.args, call.keywords)
+    )
 
 
 def differentiated(call: Call, args: Any) -> list[bool]:
@@ -80,6 +84,20 @@ def tensors_of(args: Any) -> list[torch.Tensor]:
     return [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, torch.Tensor)]
 
 
+def written_out_attention(q: Any, k: Any, v: Any, mask: Any = None, *rest: Any, **keywords: Any) -> torch.Tensor:
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, -torch.inf)
+    return torch.ops.aten._scaled_dot_product_attention_math(q, k, v, mask, *rest, **keywords)[0]
+
+
+# operations whose kernels have no second derivative, as others that have
+REFERENCE = {
+    torch.ops.aten.scaled_dot_product_attention.default: written_out_attention,
+    torch.ops.aten.copy.default: lambda old, new: 0 * old + new,
+    torch.ops.aten.hardsigmoid.default: lambda x: torch.nn.functional.relu6(x + 3) / 6,
+}
+
+
 def by_autograd(op: Any, args: Any, which: Sequence[bool]) -> tuple[Callable, list[torch.Tensor]]:
     """The operation as a function of the differentiated tensors, with which gradients can be asked for."""
     leaves, spec = pytree.tree_flatten(args)
@@ -87,13 +105,14 @@ def by_autograd(op: Any, args: Any, which: Sequence[bool]) -> tuple[Callable, li
     remaining = iter(tensors)
     replaced = [next(remaining) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     positional, keywords = pytree.tree_unflatten(replaced, spec)
+    op = REFERENCE.get(op, op)
     return lambda: op(*positional, **keywords), [t for t, d in zip(tensors, which, strict=True) if d]
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = TOLERANCE) -> bool:
     if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         return False
-    tolerance = tolerance if theirs.dtype == torch.float64 else 1e-5
+    tolerance = tolerance if ours.dtype == torch.float64 else SINGLE
     return torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
@@ -106,12 +125,16 @@ def setting(name: str, call: Call) -> tuple:
     torch.manual_seed(3)
     value = function().detach() if call.constant else function()
     outputs = [value] if isinstance(value, torch.Tensor) else list(value)
-    wanted = [p for p, v in enumerate(outputs) if isinstance(v, torch.Tensor) and v.is_floating_point() and v.requires_grad]
+    wanted = [
+        p for p, v in enumerate(outputs) if isinstance(v, torch.Tensor) and v.is_floating_point() and v.requires_grad
+    ]
     wanted = wanted[: call.outputs] if call.outputs else wanted
     of = ["y"] if isinstance(value, torch.Tensor) else [f"y{p}" for p in wanted]
     wrt = [node.name for node, d in zip(graph.inputs, which, strict=True) if d]
     generator = torch.Generator().manual_seed(5)
-    seeds = [torch.randn(outputs[p].shape, generator=generator, dtype=torch.float64).to(outputs[p].dtype) for p in wanted]
+    seeds = [
+        torch.randn(outputs[p].shape, generator=generator, dtype=torch.float64).to(outputs[p].dtype) for p in wanted
+    ]
     return op, args, which, graph, [outputs[p] for p in wanted], of, wrt, leaves, seeds
 
 
@@ -200,12 +223,13 @@ def test_second_derivatives(name: str, call: Call) -> None:
     if call.served:
         fallen = [twice[n].op_name for n, origin in program.origins.items() if origin == "fallback"]
         assert fallen == [], "served by the table"
+    tolerance = SINGLE if any(t.dtype == torch.float32 for t in [*leaves, *seeds]) else TOLERANCE
     for key, expected in zip(wanted, theirs, strict=True):
-        assert close(ours[key], expected), (key, ours[key], expected)
+        assert close(ours[key], expected, tolerance), (key, ours[key], expected)
 
 
 def test_every_row_has_calls() -> None:
-    assert {f"aten.{name}" for name in ROWS} == set(TABLE)
+    assert {f"aten.{name}" for name in ROWS} == {name for name in TABLE if name.startswith("aten.")}
 
 
 # rows of backward kernels without calls of their own → the operation whose second derivative they serve
@@ -229,7 +253,9 @@ def test_a_row_is_a_plain_function_of_what_it_names() -> None:
 
 
 def test_the_fallback_runs_random_operations_once() -> None:
-    node = Node("y", "operation", torch.ops.aten.native_dropout.default, (Node("x", "input"), 0.5, True), parts=(None, None))
+    node = Node(
+        "y", "operation", torch.ops.aten.native_dropout.default, (Node("x", "input"), 0.5, True), parts=(None, None)
+    )
     row = fallback_row(node, ("input",))
     (value, mask), pullback = row.forward(torch.ones(100), 0.5, True)
     (adjoint,) = pullback((torch.ones(100), None))
