@@ -152,7 +152,7 @@ def check(
     >>> check(gradient(net, x), net, x, progress=False).stages
     ('2', '0')
     """
-    checked(x)
+    x = checked(x)
     if stages < 1 or steps < 1:
         raise ArgumentError(f"check needs stages >= 1 and steps >= 1, got {stages=}, {steps=}")
     if len(x) != len(attribution.values):

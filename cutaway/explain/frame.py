@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,12 +33,14 @@ class Found:
         target: the classes explained (N,); None where a function of the outputs is explained.
         layer: the name of the node whose map it is.
         gap: relative completeness error (N,), for methods that promise a sum.
+        chosen: settings the method chose itself (a number of steps), which replace those it was given.
     """
 
     values: Float[Tensor, "n ..."]
     target: Int[Tensor, " n"] | None
     layer: str | None = None
     gap: Float[Tensor, " n"] | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
 
 Compute = Callable[..., Found]  # (graph, x, goal, **settings) -> Found
@@ -71,11 +73,12 @@ def attribute(
     Raises:
         ArgumentError: x is not a batch of real numbers, or the targets do not fit.
     """
-    checked(x)
+    x = checked(x)
     goal = objective(x, target, of)
     graph = G.capture(model, x)
     found = compute(graph, x, goal, **settings)
-    scores = sanity(compute, graph, x, goal, found, settings, seed) if score else None
+    used = {**settings, **found.chosen}
+    scores = sanity(compute, graph, x, goal, found, used, seed) if score else None
     return Attribution(
         values=found.values,
         method=method,
@@ -84,9 +87,9 @@ def attribute(
         layer=found.layer,
         scores=scores,
         gap=found.gap,
-        settings=dict(settings),
+        settings=used,
         seed=seed,
-        warning=" ".join(warnings(method, found, scores)),
+        warning=" ".join(warnings(method, found, scores, settings.get("tolerance") or GAP)),
     )
 
 
@@ -120,8 +123,8 @@ def on(graph: G.Graph, module: nn.Module) -> G.Graph:
     return twin
 
 
-def warnings(method: str, found: Found, scores: Float[Tensor, " n"] | None) -> Iterator[str]:
-    """What to beware of in a map, in sentences."""
+def warnings(method: str, found: Found, scores: Float[Tensor, " n"] | None, gap: float) -> Iterator[str]:
+    """What to beware of in a map, in sentences; `gap` is the largest completeness error that goes without one."""
     name = spelled(method)
     places = found.values[0].numel()
     mean = 1.0 if scores is None or scores.isnan().all() else float(scores.nanmean())
@@ -138,7 +141,7 @@ def warnings(method: str, found: Found, scores: Float[Tensor, " n"] | None) -> I
     broken = (~torch.isfinite(found.values)).flatten(1).any(1).nonzero()[:, 0].tolist()
     if broken:
         yield f"the map holds NaN or infinity for {_examples(broken)}."
-    if found.gap is not None and float(found.gap.max()) > GAP:
+    if found.gap is not None and float(found.gap.max()) > gap:
         yield (
             f"the values miss the sum they should have by up to {float(found.gap.max()):.0%}: "
             "take more steps or set a tolerance."
@@ -174,8 +177,8 @@ def repeated(goal: Objective, times: int) -> Objective:
     return Objective(goal.of, None if goal.target is None else goal.target.repeat(times))
 
 
-def checked(x: Any) -> None:
-    """Refuse inputs that no map can be made for."""
+def checked(x: Any) -> Float[Tensor, "n ..."]:
+    """The inputs, detached from any graph they came from; refused if no map can be made for them."""
     if not isinstance(x, Tensor):
         raise ArgumentError(f"x must be a tensor (N, …), got {type(x).__name__}")
     if x.dim() < 2 or not len(x):
@@ -187,6 +190,7 @@ def checked(x: Any) -> None:
     if not torch.isfinite(x).all():
         place = tuple((~torch.isfinite(x)).nonzero()[0].tolist())
         raise ArgumentError(f"x holds {x[place].item()} at index {place}")
+    return x.detach()
 
 
 def _constant(values: Float[Tensor, "n ..."]) -> Tensor:

@@ -154,10 +154,14 @@ def _show(axes: "Sequence[Axes]", cell: Cell, style: str, overlay: float) -> Any
     low, colours = (-cell.scale, SIGNED) if style == "signed" else (0.0, UNSIGNED)
     if cell.image is None or cell.map.shape == cell.image.shape[1:]:
         return axes[-1].imshow(cell.map.numpy(), cmap=colours, vmin=low, vmax=cell.scale)
-    smooth = F.interpolate(cell.map[None, None], cell.image.shape[1:], mode="bilinear", align_corners=False)[0, 0]
+    finer = max(1, 160 // max(cell.image.shape[1:]))  # small images get a smooth map too
+    size, height, width = [finer * side for side in cell.image.shape[1:]], *cell.image.shape[1:]
+    smooth = F.interpolate(cell.map[None, None], size, mode="bilinear", align_corners=False)[0, 0]
     strength = overlay * (smooth.abs() / cell.scale).clamp(0, 1)  # nothing is laid over where the map is zero
     axes[-1].imshow(cell.image.mean(0).clamp(0, 1).numpy(), cmap="gray", vmin=-0.3, vmax=1.3)
-    return axes[-1].imshow(smooth.numpy(), cmap=colours, vmin=low, vmax=cell.scale, alpha=strength.numpy())
+    place = (-0.5, width - 0.5, height - 0.5, -0.5)
+    shown = {"cmap": colours, "vmin": low, "vmax": cell.scale, "alpha": strength.numpy(), "extent": place}
+    return axes[-1].imshow(smooth.numpy(), **shown)
 
 
 def collapse(values: Float[Tensor, "n c h w"], style: str) -> Tensor:

@@ -32,7 +32,7 @@ def redraw_(parameter: Tensor, generator: torch.Generator) -> None:
             order = torch.randperm(parameter.numel(), generator=generator)
             parameter.copy_(parameter.flatten()[order.to(parameter.device)].view_as(parameter))
             return
-        values = parameter if parameter.dtype in (torch.float64, torch.complex128) else parameter.float()
+        values = parameter.to(torch.promote_types(parameter.dtype, torch.float32))
         mean, spread = values.mean(), values.std(correction=0)
         spread = torch.where(spread > 1e-6 * mean.abs(), spread, mean.abs())
         spread = torch.where(spread > 0, spread, 0.02)
