@@ -72,12 +72,12 @@ class Graph:
         """A node by its name or a module's path (its output); "input" (or "x") and "output" are the first ones."""
         if isinstance(name, Node):
             return name
+        if name == "output" and self.outputs:  # also where some module inside is called so
+            return self.outputs[0]
         if name in self.by_name:
             return self.by_name[name]
         if name in self.by_module:
             return self.by_module[name]
-        if name == "output" and self.outputs:
-            return self.outputs[0]
         if name in ("x", "input") and self.inputs:
             return self.inputs[0]
         raise nearest(name, dict.fromkeys([*self.by_name, *self.by_module, "input", "output"]), "node")

@@ -34,6 +34,21 @@ def test_names_say_where_a_node_stands() -> None:
     assert graph["block.conv"].shape == ("N", 3, 9, 9) and graph["block.conv"].dtype == torch.float64
 
 
+def test_a_module_called_output_does_not_hide_the_output() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.output = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.output(x).tanh()
+
+    model, x = Odd(), torch.randn(2, 3)
+    graph = ct.capture(model, x)
+    assert graph["output"].name == "tanh"
+    assert torch.equal(graph.gradient().evaluate(x)[0]["output"], model(x))
+
+
 def test_an_unknown_name_lists_the_nearest() -> None:
     graph = ct.capture(reused().eval(), images())
     with pytest.raises(LookupError, match=r"unknown node 'block.con'; nearest: 'block.conv'"):
