@@ -27,7 +27,7 @@ WEIGHTED = frozenset(
 NORMALIZING = frozenset(
     ["batch_norm", "native_batch_norm", "layer_norm", "native_layer_norm", "group_norm", "instance_norm"]
 )
-SATURATING = frozenset(["sigmoid", "tanh", "hardtanh", "hardsigmoid", "softsign", "relu6"])
+SATURATING = frozenset(["sigmoid", "tanh", "hardtanh", "hardsigmoid", "relu6"])
 SMOOTH = frozenset(
     [
         "gelu",
@@ -140,7 +140,7 @@ def bounds(node: G.Node) -> tuple[float | None, float | None]:
     if name in ("clamp", "clamp_min"):
         return arguments.get("min"), arguments.get("max")
     fixed = {"relu": (0, None), "relu6": (0, 6), "sigmoid": (0, 1), "hardsigmoid": (0, 1)}
-    return fixed.get(name, (-1, 1) if name in ("tanh", "softsign") else (None, None))
+    return fixed.get(name, (-1, 1) if name == "tanh" else (None, None))
 
 
 def _live(graph: G.Graph) -> dict[G.Node, None]:

@@ -34,8 +34,6 @@ def saturated_share(layer: Layer, values: Tensor) -> float | None:
         return float((values * (1 - values) < SLOPE / 4).double().mean())
     if layer.activation == "tanh":
         return float((1 - values**2 < SLOPE).double().mean())
-    if layer.activation == "softsign":
-        return float(((1 - values.abs()) ** 2 < SLOPE).double().mean())
     if layer.activation not in ("hardtanh", "hardsigmoid", "relu6"):
         return None
     low, high = bounds(layer.node)
