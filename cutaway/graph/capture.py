@@ -251,7 +251,7 @@ def _explain(module: nn.Module, error: Exception) -> str:
     return (
         f"{type(module).__name__} cannot be captured: {reason}"
         + (f"\n  at {where}" if where else "")
-        + "\n  A branch that depends on the values of a tensor, or code outside of PyTorch, is the usual cause. Capture with "
-        "specialise=True to record the run on this input alone, capture the part before or after it as a function of "
-        "its own, or replace the branch by torch.where."
+        + "\n  A branch that depends on the values of a tensor, or code outside of PyTorch, is the usual cause. "
+        "Capture with specialise=True to record the run on this input alone, capture the part before or after it as a "
+        "function of its own, or replace the branch by torch.where."
     )

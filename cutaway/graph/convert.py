@@ -188,7 +188,7 @@ class _Reader:
                 fx_node, Node("", "operation", functional_twin(op), args, kwargs, _call(fx_node), _source(fx_node))
             )
             return
-        if _is_copy(op, args, kwargs):
+        if op is not None and _is_copy(op, args, kwargs):
             self.known[fx_node.name] = args[0]
             return
         self.add(fx_node, Node("", "operation", op, args, kwargs, _call(fx_node), _source(fx_node)))

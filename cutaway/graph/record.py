@@ -121,7 +121,7 @@ def _swapped(module: nn.Module, values: Mapping[str, torch.Tensor]) -> Iterator[
     for name, value in values.items():
         path, _, leaf = name.rpartition(".")
         part = module.get_submodule(path) if path else module
-        store = part._parameters if leaf in part._parameters else part._buffers
+        store: dict[str, Any] = part._parameters if leaf in part._parameters else part._buffers  # type: ignore
         kept.append((store, leaf, store[leaf]))
         store[leaf] = value
     recurrent = [(part, part._flat_weights) for part in module.modules() if isinstance(part, nn.RNNBase)]

@@ -66,7 +66,7 @@ def row(
     **adjoints: Callable | None,
 ) -> None:
     """Write one row of the table for operations named as in ATen ("relu", or "add.Tensor" for one overload)."""
-    entries: dict[str | tuple[str, ...], Callable | None] = dict(adjoints)
+    entries: dict[str | tuple[str, ...], Callable | None] = {**adjoints}
     if joint is not None:
         entries[joint[0]] = joint[1]
     made = Row(entries, forward, residuals, broadcasts)
@@ -187,7 +187,7 @@ def fallback_row(node: Node, wanted: tuple[str, ...]) -> Row:
             return tuple(part for part in whole if _real(part)), [p for p in whole if isinstance(p, torch.Tensor)]
 
         present: list[bool] = []
-        real, pull, tensors = torch.func.vjp(local, *leaves, has_aux=True)
+        real, pull, tensors = torch.func.vjp(local, *leaves, has_aux=True)  # type: ignore[misc]
         remaining = iter(tensors)
         whole = [next(remaining) if there else None for there in present]
         parts = iter(real)

@@ -23,7 +23,8 @@ guided = {
     "hardtanh": lambda grad, self, min_val, max_val: _guided_clamp(grad, self, min_val, max_val),
     "threshold": lambda grad, self, threshold: (grad.clamp(min=0) if threshold == 0 else grad) * (self > threshold),
 }
-"""Guided backpropagation. Source: Springenberg, Dosovitskiy, Brox, Riedmiller, Striving for Simplicity, 2014, section 3.4."""
+"""Guided backpropagation. Source: Springenberg, Dosovitskiy, Brox, Riedmiller, Striving for Simplicity, 2014,
+section 3.4."""
 
 deconvnet = {
     "relu": lambda grad: grad.clamp(min=0),

@@ -1,6 +1,7 @@
 """What rows do with shapes: sum an adjoint back to a smaller shape, repeat it to a larger one, name dimensions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ def inverse(dims: Sequence[int]) -> list[int]:
     return order
 
 
-def listed(value: int | Sequence[int], length: int) -> list[int]:
+def listed(value: Any, length: int) -> list[int]:
     """One number for each spatial dimension, from a number, a list of one or a full list."""
     if not isinstance(value, list | tuple):
         return [value] * length

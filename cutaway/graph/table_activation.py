@@ -68,15 +68,18 @@ row(
 # y = softmax(x): δx = y·(δy − Σ δy·y). With an argument dtype it computes in another precision than its argument's,
 # and the adjoint is cast back as a broadcast one is
 row(
-    "softmax.int", "_softmax", "_safe_softmax",
+    "softmax.int",
+    "_softmax",
+    "_safe_softmax",
     broadcasts=True,
     self=lambda grad, result, dim: aten._softmax_backward_data(grad, result, dim, result.dtype),
-)  # fmt: skip
+)
 row(
-    "log_softmax.int", "_log_softmax",
+    "log_softmax.int",
+    "_log_softmax",
     broadcasts=True,
     self=lambda grad, result, dim: aten._log_softmax_backward_data(grad, result, dim, result.dtype),
-)  # fmt: skip
+)
 
 
 def dropout(grad: tuple, result: tuple, p: float) -> Tensor:

@@ -18,10 +18,8 @@ def attention_weights(query, key, attn_mask, is_causal, scale):
         scores = scores.masked_fill(~keep, -torch.inf)
     if attn_mask is None:
         return torch.softmax(scores, -1), scale
-    if attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, -torch.inf)
-    else:
-        scores = scores + attn_mask
+    masked = attn_mask.dtype == torch.bool
+    scores = scores.masked_fill(~attn_mask, -torch.inf) if masked else scores + attn_mask
     return aten._safe_softmax(scores, -1), scale  # a query that may look nowhere gets zeros
 
 
@@ -84,6 +82,12 @@ row(
         ),
     ),
 )
-row("_scaled_dot_product_flash_attention_for_cpu", joint=(ARGUMENTS,
-    lambda grad, query, key, value, attn_mask, is_causal, scale, needs: attention(
-        grad[0], query, key, value, attn_mask, is_causal, scale, needs)))  # fmt: skip
+row(
+    "_scaled_dot_product_flash_attention_for_cpu",
+    joint=(
+        ARGUMENTS,
+        lambda grad, query, key, value, attn_mask, is_causal, scale, needs: attention(
+            grad[0], query, key, value, attn_mask, is_causal, scale, needs
+        ),
+    ),
+)

@@ -17,10 +17,18 @@ def _convolution(
 ):
     spatial = weight.ndim - 2
     return aten.convolution_backward(
-        grad, input, weight, None,
-        listed(stride, spatial), listed(padding, spatial), listed(dilation, spatial),
-        transposed, listed(output_padding, spatial), groups, [*mask, False],
-    )  # fmt: skip
+        grad,
+        input,
+        weight,
+        None,
+        listed(stride, spatial),
+        listed(padding, spatial),
+        listed(dilation, spatial),
+        transposed,
+        listed(output_padding, spatial),
+        groups,
+        [*mask, False],
+    )
 
 
 def convolution_input(grad, input_shape, weight, stride, padding, dilation, groups, transposed=False, output_padding=0):
@@ -50,7 +58,9 @@ def convolution_bias(grad: Tensor, weight_shape: Sequence[int]) -> Tensor:
 
 
 row(
-    "conv1d.default", "conv2d.default", "conv3d.default",
+    "conv1d.default",
+    "conv2d.default",
+    "conv3d.default",
     input=lambda grad, input_shape, weight, stride, padding, dilation, groups: convolution_input(
         grad, input_shape, weight, stride, padding, dilation, groups
     ),
@@ -58,9 +68,11 @@ row(
         grad, input, weight_shape, stride, padding, dilation, groups
     ),
     bias=convolution_bias,
-)  # fmt: skip
+)
 row(
-    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     input=lambda grad, input_shape, weight, stride, padding, dilation, groups, output_padding: convolution_input(
         grad, input_shape, weight, stride, padding, dilation, groups, True, output_padding
     ),
@@ -68,15 +80,15 @@ row(
         grad, input, weight_shape, stride, padding, dilation, groups, True, output_padding
     ),
     bias=convolution_bias,
-)  # fmt: skip
+)
 row("convolution", "_convolution", input=convolution_input, weight=convolution_weight, bias=convolution_bias)
 
 
 def _numeric(padding: str, grad: Tensor, weight_shape: Sequence[int], dilation: Sequence[int]) -> tuple:
     """Padding in words as numbers, and the adjoint that fits them.
 
-    "same" pads d·(k − 1) in all, the odd one on the right. As a convolution padded on both sides by the larger half, whose
-    first row and column were dropped: their adjoint is zero.
+    "same" pads d·(k − 1) in all, the odd one on the right. It is a convolution padded on both sides by the larger half
+    whose first row and column were dropped: their adjoint is zero.
     """
     spatial = len(weight_shape) - 2
     if padding == "valid":
@@ -99,8 +111,14 @@ def padded_weight(grad, input, weight_shape, stride, padding, dilation, groups):
     return convolution_weight(grad, input, weight_shape, stride, padding, dilation, groups)
 
 
-row("conv1d.padding", "conv2d.padding", "conv3d.padding",
-    input=padded_input, weight=padded_weight, bias=convolution_bias)  # fmt: skip
+row(
+    "conv1d.padding",
+    "conv2d.padding",
+    "conv3d.padding",
+    input=padded_input,
+    weight=padded_weight,
+    bias=convolution_bias,
+)
 
 
 def double_backward(
@@ -108,8 +126,8 @@ def double_backward(
 ):
     """Second derivatives: a convolution's adjoints are bilinear in (δy, w) and (δy, x), and bilinear in them again.
 
-    With u and v the adjoints of δx and Δw: that of δy is conv(u, w) + conv(x, v) (+ that of Δb for every position), that of
-    x is the input's adjoint of δy under v, and that of w is the kernel's adjoint of δy under u.
+    With u and v the adjoints of δx and Δw: that of δy is conv(u, w) + conv(x, v) (+ that of Δb for every position),
+    that of x is the input's adjoint of δy under v, and that of w is the kernel's adjoint of δy under u.
     """
     u, v, b = grad
     args = (stride, padding, dilation)
@@ -120,13 +138,17 @@ def double_backward(
         terms += [] if b is None else [b.view(1, -1, *[1] * (grad_output.ndim - 2)).expand_as(grad_output)]
         d_output = sum(terms)
     if "input" in needs:
-        d_input = torch.zeros_like(input) if v is None else convolution_input(
-            grad_output, input.shape, v, *args, groups, transposed, output_padding
-        )  # fmt: skip
+        d_input = (
+            torch.zeros_like(input)
+            if v is None
+            else convolution_input(grad_output, input.shape, v, *args, groups, transposed, output_padding)
+        )
     if "weight" in needs:
-        d_weight = torch.zeros_like(weight) if u is None else convolution_weight(
-            grad_output, u, weight.shape, *args, groups, transposed, output_padding
-        )  # fmt: skip
+        d_weight = (
+            torch.zeros_like(weight)
+            if u is None
+            else convolution_weight(grad_output, u, weight.shape, *args, groups, transposed, output_padding)
+        )
     return d_output, d_input, d_weight
 
 

@@ -22,11 +22,12 @@ row(
     other=lambda grad, alpha: -grad if alpha == 1 else grad * -alpha,
 )
 row(
-    "rsub.Tensor", "rsub.Scalar",
+    "rsub.Tensor",
+    "rsub.Scalar",
     broadcasts=True,
     self=lambda grad, alpha: -grad if alpha == 1 else grad * -alpha,
     other=lambda grad: grad,
-)  # fmt: skip
+)
 row("mul.Tensor", broadcasts=True, self=lambda grad, other: grad * other, other=lambda grad, self: grad * self)
 row("mul.Scalar", self=lambda grad, other: grad * other)
 row(
@@ -231,17 +232,19 @@ def _half_ties(grad: Tensor, wins: Tensor, ties: Tensor) -> Tensor:
 
 
 row(
-    "maximum", "max.other",
+    "maximum",
+    "max.other",
     broadcasts=True,
     self=lambda grad, self, other: _half_ties(grad, self > other, self == other),
     other=lambda grad, self, other: _half_ties(grad, other > self, self == other),
-)  # fmt: skip
+)
 row(
-    "minimum", "min.other",
+    "minimum",
+    "min.other",
     broadcasts=True,
     self=lambda grad, self, other: _half_ties(grad, self < other, self == other),
     other=lambda grad, self, other: _half_ties(grad, other < self, self == other),
-)  # fmt: skip
+)
 row(
     "fmax",
     broadcasts=True,
@@ -288,19 +291,36 @@ row(
 # copies and casts; the kind of number of an adjoint is that of its value
 row("clone", "contiguous", "alias", "positive", "lift_fresh", "lift_fresh_copy", self=lambda grad: grad)
 row(
-    "_to_copy", "to.dtype", "to.device", "to.dtype_layout", "to.other", "type_as",
+    "_to_copy",
+    "to.dtype",
+    "to.device",
+    "to.dtype_layout",
+    "to.other",
+    "type_as",
     broadcasts=True,
     self=lambda grad: grad,
     other=None,
-)  # fmt: skip
+)
 
 row("copy", broadcasts=True, self=None, src=lambda grad: grad)
 row("fill", self=None, value=lambda grad: grad.sum())
 
 # values that depend on no number of their argument
 row(
-    "detach", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "bernoulli",
-    "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided",
+    "detach",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "empty_like",
+    "rand_like",
+    "randn_like",
+    "randint_like",
+    "bernoulli",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_empty",
+    "new_empty_strided",
     self=None,
     p=None,
-)  # fmt: skip
+)

@@ -44,29 +44,46 @@ def _taken(grad: Tensor, self_shape: Sequence[int], dim: int | None, indices: Te
 
 row(
     "index_select",
-    self=lambda grad, self_shape, dim, index: grad.new_zeros(tuple(self_shape)).index_add(
-        dim, index.reshape(-1), grad if grad.ndim else grad
-    ),
+    self=lambda grad, self_shape, dim, index: grad.new_zeros(tuple(self_shape)).index_add(dim, index.reshape(-1), grad),
     index=None,
 )
-row("scatter.src", self=lambda grad, dim, index: grad.scatter(dim, index, 0), index=None,
-    src=lambda grad, dim, index, src_shape: _corner(grad.gather(dim, index), src_shape))  # fmt: skip
+row(
+    "scatter.src",
+    self=lambda grad, dim, index: grad.scatter(dim, index, 0),
+    index=None,
+    src=lambda grad, dim, index, src_shape: _corner(grad.gather(dim, index), src_shape),
+)
 row("scatter.value", self=lambda grad, dim, index: grad.scatter(dim, index, 0), index=None)
-row("scatter_add", self=lambda grad: grad, index=None,
-    src=lambda grad, dim, index, src_shape: _corner(grad.gather(dim, index), src_shape))  # fmt: skip
+row(
+    "scatter_add",
+    self=lambda grad: grad,
+    index=None,
+    src=lambda grad, dim, index, src_shape: _corner(grad.gather(dim, index), src_shape),
+)
 
 
 def _corner(part: Tensor, shape: Sequence[int]) -> Tensor:
     """Only the corner of the source that the indices cover is read."""
-    missing = [amount for have, want in zip(reversed(part.shape), reversed(list(shape)), strict=True)
-               for amount in (0, want - have)]  # fmt: skip
+    missing = [
+        amount
+        for have, want in zip(reversed(part.shape), reversed(list(shape)), strict=True)
+        for amount in (0, want - have)
+    ]
     return aten.constant_pad_nd(part, missing) if any(missing) else part
 
 
-row("index_add", self=lambda grad: grad, index=None,
-    source=lambda grad, dim, index, alpha: grad.index_select(dim, index) * alpha)  # fmt: skip
-row("index_copy", self=lambda grad, dim, index: grad.index_fill(dim, index, 0), index=None,
-    source=lambda grad, dim, index: grad.index_select(dim, index))  # fmt: skip
+row(
+    "index_add",
+    self=lambda grad: grad,
+    index=None,
+    source=lambda grad, dim, index, alpha: grad.index_select(dim, index) * alpha,
+)
+row(
+    "index_copy",
+    self=lambda grad, dim, index: grad.index_fill(dim, index, 0),
+    index=None,
+    source=lambda grad, dim, index: grad.index_select(dim, index),
+)
 row("index_fill.int_Scalar", self=lambda grad, dim, index: grad.index_fill(dim, index, 0), index=None)
 
 
@@ -85,8 +102,12 @@ def index_put_self(grad: Tensor, indices: Sequence[Tensor | None], values: Tenso
     return aten.index_put(grad, list(indices), grad.new_zeros(()).to(values.dtype), False)
 
 
-row("index_put", self=index_put_self, indices=None,
-    values=lambda grad, indices, values_shape: sum_to(aten.index(grad, list(indices)), values_shape))  # fmt: skip
+row(
+    "index_put",
+    self=index_put_self,
+    indices=None,
+    values=lambda grad, indices, values_shape: sum_to(aten.index(grad, list(indices)), values_shape),
+)
 
 
 def masked_scatter_source(grad: Tensor, mask: Tensor, source_shape: Sequence[int]) -> Tensor:
@@ -95,10 +116,21 @@ def masked_scatter_source(grad: Tensor, mask: Tensor, source_shape: Sequence[int
     return torch.cat([taken, taken.new_zeros(torch.Size(source_shape).numel() - taken.numel())]).reshape(source_shape)
 
 
-row("masked_select", mask=None,
+row(
+    "masked_select",
+    mask=None,
     self=lambda grad, self_shape, mask: sum_to(
-        torch.zeros(torch.broadcast_shapes(tuple(self_shape), mask.shape), dtype=grad.dtype, device=grad.device)
-        .masked_scatter(mask, grad), self_shape))  # fmt: skip
+        torch.zeros(
+            torch.broadcast_shapes(tuple(self_shape), mask.shape), dtype=grad.dtype, device=grad.device
+        ).masked_scatter(mask, grad),
+        self_shape,
+    ),
+)
 row("masked_scatter", mask=None, self=lambda grad, mask: grad.masked_fill(mask, 0), source=masked_scatter_source)
-row("take", index=None, self=lambda grad, self_shape, index: gather(
-    grad.reshape(-1), [torch.Size(self_shape).numel()], 0, index.reshape(-1)).reshape(tuple(self_shape)))  # fmt: skip
+row(
+    "take",
+    index=None,
+    self=lambda grad, self_shape, index: gather(
+        grad.reshape(-1), [torch.Size(self_shape).numel()], 0, index.reshape(-1)
+    ).reshape(tuple(self_shape)),
+)

@@ -126,6 +126,10 @@ def negative_log_likelihood(grad, self, target, weight, reduction, ignore_index)
 
 
 row("nll_loss", "nll_loss2d", "nll_loss_nd", self=negative_log_likelihood)
-row("nll_loss_forward", "nll_loss2d_forward",
+row(
+    "nll_loss_forward",
+    "nll_loss2d_forward",
     self=lambda grad, self, target, weight, reduction, ignore_index: negative_log_likelihood(
-        grad[0], self, target, weight, reduction, ignore_index))  # fmt: skip
+        grad[0], self, target, weight, reduction, ignore_index
+    ),
+)

@@ -51,13 +51,28 @@ def batch_norm_training(grad, result, input, weight, eps, needs, running_mean=No
     )
 
 
-row("_native_batch_norm_legit_functional", "_native_batch_norm_legit", "native_batch_norm",
-    running_mean=None, running_var=None,
-    joint=(AFFINE, lambda grad, result, input, weight, eps, needs, running_mean, running_var, training:
-           batch_norm_training(grad, result, input, weight, eps, needs, running_mean, running_var, training)))  # fmt: skip
-row("_native_batch_norm_legit.no_stats",
-    joint=(AFFINE, lambda grad, result, input, weight, eps, needs, training:
-           batch_norm_training(grad, result, input, weight, eps, needs, training=training)))  # fmt: skip
+row(
+    "_native_batch_norm_legit_functional",
+    "_native_batch_norm_legit",
+    "native_batch_norm",
+    running_mean=None,
+    running_var=None,
+    joint=(
+        AFFINE,
+        lambda grad, result, input, weight, eps, needs, running_mean, running_var, training: batch_norm_training(
+            grad, result, input, weight, eps, needs, running_mean, running_var, training
+        ),
+    ),
+)
+row(
+    "_native_batch_norm_legit.no_stats",
+    joint=(
+        AFFINE,
+        lambda grad, result, input, weight, eps, needs, training: batch_norm_training(
+            grad, result, input, weight, eps, needs, training=training
+        ),
+    ),
+)
 
 
 # layer norm
@@ -73,8 +88,15 @@ def layer_norm(grad, input, normalized_shape, mean, rstd, weight, bias, needs):
 
 
 row("layer_norm", forward=layer_norm_forward, residuals=("mean", "rstd"), joint=(AFFINE, layer_norm))
-row("native_layer_norm", joint=(AFFINE, lambda grad, result, input, normalized_shape, weight, bias, needs: layer_norm(
-    grad[0], input, normalized_shape, result[1], result[2], weight, bias, needs)))  # fmt: skip
+row(
+    "native_layer_norm",
+    joint=(
+        AFFINE,
+        lambda grad, result, input, normalized_shape, weight, bias, needs: layer_norm(
+            grad[0], input, normalized_shape, result[1], result[2], weight, bias, needs
+        ),
+    ),
+)
 
 
 # group norm
@@ -97,8 +119,15 @@ def group_norm(grad, input, mean, rstd, weight, num_groups, needs):
 
 
 row("group_norm", forward=group_norm_forward, residuals=("mean", "rstd"), joint=(AFFINE, group_norm))
-row("native_group_norm", joint=(AFFINE, lambda grad, result, input, weight, group, needs: group_norm(
-    grad[0], input, result[1], result[2], weight, group, needs)))  # fmt: skip
+row(
+    "native_group_norm",
+    joint=(
+        AFFINE,
+        lambda grad, result, input, weight, group, needs: group_norm(
+            grad[0], input, result[1], result[2], weight, group, needs
+        ),
+    ),
+)
 
 
 # root-mean-square norm: no mean is subtracted
@@ -111,13 +140,20 @@ def rms_norm(grad, input, normalized_shape, weight, eps, needs):
     scaled = grad if weight is None else grad * weight
     return (
         rstd * (scaled - normal * (scaled * normal).mean(dims, keepdim=True)) if "input" in needs else None,
-        sum_to(grad * normal, weight.shape) if "weight" in needs else None,
+        sum_to(grad * normal, normalized_shape) if "weight" in needs else None,
     )
 
 
 row("rms_norm", joint=(("input", "weight"), rms_norm))
-row("_fused_rms_norm", joint=(("input", "weight"), lambda grad, input, normalized_shape, weight, eps, needs: rms_norm(
-    grad[0], input, normalized_shape, weight, eps, needs)))  # fmt: skip
+row(
+    "_fused_rms_norm",
+    joint=(
+        ("input", "weight"),
+        lambda grad, input, normalized_shape, weight, eps, needs: rms_norm(
+            grad[0], input, normalized_shape, weight, eps, needs
+        ),
+    ),
+)
 
 
 # second derivatives
@@ -161,12 +197,18 @@ def layer_norm_twice(grad, grad_out, input, normalized_shape, mean, rstd, weight
     """Second derivative of layer norm."""
     over = list(range(-len(normalized_shape), 0))
     wide = torch.ones_like(input[..., :1]) if weight is None else weight
-    outer, d_input, d_weight = twice(*grad, grad_out, input, mean, rstd, wide, over, needs)
-    return outer, d_input, sum_to(d_weight, weight.shape) if "weight" in needs else None
+    u, uw, ub = grad
+    outer, d_input, d_weight = twice(u, uw, ub, grad_out, input, mean, rstd, wide, over, needs)
+    return outer, d_input, sum_to(d_weight, normalized_shape) if "weight" in needs else None
 
 
-row("native_layer_norm_backward", mean=None, rstd=None, bias=None,
-    joint=(("grad_out", "input", "weight"), layer_norm_twice))  # fmt: skip
+row(
+    "native_layer_norm_backward",
+    mean=None,
+    rstd=None,
+    bias=None,
+    joint=(("grad_out", "input", "weight"), layer_norm_twice),
+)
 
 
 def group_norm_twice(grad, grad_out, input, mean, rstd, weight, N, C, HxW, group, needs):
@@ -177,9 +219,17 @@ def group_norm_twice(grad, grad_out, input, mean, rstd, weight, N, C, HxW, group
     u = None if grad[0] is None else grad[0].reshape(shape)
     uw, ub = (None if part is None else part.reshape(channels).expand(shape) for part in grad[1:])
     outer, d_input, d_weight = twice(
-        u, uw, ub, grad_out.reshape(shape), input.reshape(shape),
-        mean.reshape(N, group, 1, 1), rstd.reshape(N, group, 1, 1), wide, [2, 3], needs,
-    )  # fmt: skip
+        u,
+        uw,
+        ub,
+        grad_out.reshape(shape),
+        input.reshape(shape),
+        mean.reshape(N, group, 1, 1),
+        rstd.reshape(N, group, 1, 1),
+        wide,
+        [2, 3],
+        needs,
+    )
     return (
         outer.reshape(grad_out.shape),
         d_input.reshape(input.shape) if d_input is not None else None,
@@ -187,8 +237,7 @@ def group_norm_twice(grad, grad_out, input, mean, rstd, weight, N, C, HxW, group
     )
 
 
-row("native_group_norm_backward", mean=None, rstd=None,
-    joint=(("grad_out", "input", "weight"), group_norm_twice))  # fmt: skip
+row("native_group_norm_backward", mean=None, rstd=None, joint=(("grad_out", "input", "weight"), group_norm_twice))
 
 
 def batch_norm_twice(
@@ -211,5 +260,11 @@ def batch_norm_twice(
     return outer, d_input, d_weight.sum(over) if "weight" in needs else None
 
 
-row("native_batch_norm_backward", running_mean=None, running_var=None, save_mean=None, save_invstd=None,
-    joint=(("grad_out", "input", "weight"), batch_norm_twice))  # fmt: skip
+row(
+    "native_batch_norm_backward",
+    running_mean=None,
+    running_var=None,
+    save_mean=None,
+    save_invstd=None,
+    joint=(("grad_out", "input", "weight"), batch_norm_twice),
+)

@@ -21,9 +21,15 @@ def max_pool2d_forward(self, kernel_size, stride=(), padding=0, dilation=1, ceil
 def max_pool2d(grad, self, kernel_size, stride, padding, dilation, ceil_mode, indices):
     """The adjoint goes to the maximum of each window; windows overlap, so it is summed."""
     return aten.max_pool2d_with_indices_backward(
-        grad, self, listed(kernel_size, 2), listed(stride or kernel_size, 2),
-        listed(padding, 2), listed(dilation, 2), ceil_mode, indices,
-    )  # fmt: skip
+        grad,
+        self,
+        listed(kernel_size, 2),
+        listed(stride or kernel_size, 2),
+        listed(padding, 2),
+        listed(dilation, 2),
+        ceil_mode,
+        indices,
+    )
 
 
 def to_maxima(grad: Tensor, indices: Tensor, self_shape: Sequence[int], spatial: int) -> Tensor:
@@ -76,9 +82,15 @@ def average(grad, self, kernel_size, stride, padding, ceil_mode, count_include_p
     """Each window's adjoint is spread evenly over the window."""
     kernel = aten.avg_pool2d_backward if spatial == 2 else aten.avg_pool3d_backward
     return kernel(
-        grad, self, listed(kernel_size, spatial), listed(stride or kernel_size, spatial), listed(padding, spatial),
-        ceil_mode, count_include_pad, divisor_override,
-    )  # fmt: skip
+        grad,
+        self,
+        listed(kernel_size, spatial),
+        listed(stride or kernel_size, spatial),
+        listed(padding, spatial),
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
+    )
 
 
 def avg_pool1d(grad, self, kernel_size, stride, padding, ceil_mode, count_include_pad):
@@ -129,10 +141,16 @@ def adaptive_average(grad: Tensor, self: Tensor, spatial: int) -> Tensor:
 row("adaptive_avg_pool1d", self=lambda grad, self: adaptive_average(grad, self, 1))
 row("adaptive_avg_pool2d", "_adaptive_avg_pool2d", self=lambda grad, self: adaptive_average(grad, self, 2))
 row("adaptive_avg_pool3d", "_adaptive_avg_pool3d", self=lambda grad, self: adaptive_average(grad, self, 3))
-row("_adaptive_avg_pool2d_backward", self=None,
-    grad_output=lambda grad, grad_output_shape: aten._adaptive_avg_pool2d(grad, grad_output_shape[-2:]))  # fmt: skip
-row("_adaptive_avg_pool3d_backward", self=None,
-    grad_output=lambda grad, grad_output_shape: aten._adaptive_avg_pool3d(grad, grad_output_shape[-3:]))  # fmt: skip
+row(
+    "_adaptive_avg_pool2d_backward",
+    self=None,
+    grad_output=lambda grad, grad_output_shape: aten._adaptive_avg_pool2d(grad, grad_output_shape[-2:]),
+)
+row(
+    "_adaptive_avg_pool3d_backward",
+    self=None,
+    grad_output=lambda grad, grad_output_shape: aten._adaptive_avg_pool3d(grad, grad_output_shape[-3:]),
+)
 
 
 # resampling: linear in the image, so the adjoint is the backward kernel, and the adjoint's adjoint the resampling

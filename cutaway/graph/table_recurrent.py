@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cutaway.graph.rows import row
 
-# One step of each cell: (x·Wᵀ + b of the gates, h, c) → (h, c, what the way back needs). x's part comes for all steps at
-# once; h's is computed here. Gates stand in PyTorch's order.
+# One step of each cell: (x·Wᵀ + b of the gates, h, c) → (h, c, what the way back needs). x's part comes for all steps
+# at once; h's is computed here. Gates stand in PyTorch's order.
 
 
 def lstm_step(projected: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, bias: Tensor | None) -> tuple:
@@ -25,10 +25,15 @@ def lstm_back(d_hidden: Tensor, d_cell: Tensor, saved: tuple, weight: Tensor) ->
     i, f, g, o, cell, new, _ = saved
     squashed = new.tanh()
     d_new = d_cell + d_hidden * o * (1 - squashed * squashed)
-    gates = torch.cat([
-        d_new * g * i * (1 - i), d_new * cell * f * (1 - f),
-        d_new * i * (1 - g * g), d_hidden * squashed * o * (1 - o),
-    ], -1)  # fmt: skip
+    gates = torch.cat(
+        [
+            d_new * g * i * (1 - i),
+            d_new * cell * f * (1 - f),
+            d_new * i * (1 - g * g),
+            d_hidden * squashed * o * (1 - o),
+        ],
+        -1,
+    )
     return gates, gates, gates @ weight, d_new * f
 
 
@@ -89,8 +94,18 @@ def _layers(params: Sequence[Tensor], has_biases: bool, projected: bool) -> list
     return found
 
 
-def run(kind: str, x: Tensor, hidden: Sequence[Tensor], params, has_biases, num_layers, dropout, train, bidirectional,
-        batch_first) -> tuple:  # fmt: skip
+def run(
+    kind: str,
+    x: Tensor,
+    hidden: Sequence[Tensor],
+    params,
+    has_biases,
+    num_layers,
+    dropout,
+    train,
+    bidirectional,
+    batch_first,
+) -> tuple:
     """The forward pass, step by step. Returns the output, the last states, and a tape for the way back."""
     step, cells = CELLS[kind][0], hidden[-1]
     directions = 2 if bidirectional else 1
@@ -108,7 +123,8 @@ def run(kind: str, x: Tensor, hidden: Sequence[Tensor], params, has_biases, num_
             w, u, b, b2, p = layers[place]
             sums = torch.nn.functional.linear(x, w, b)  # (T, B, gates)
             h, c = hidden[0][place], cells[place]
-            found, saved = [None] * x.shape[0], [None] * x.shape[0]
+            found: list[Any] = [None] * x.shape[0]
+            saved: list[Any] = [None] * x.shape[0]
             for t in _times(x.shape[0], direction):
                 raw, c, kept = step(sums[t], h, c, u, b2)
                 h = raw if p is None else raw @ p.T
@@ -127,8 +143,18 @@ def _times(length: int, direction: int) -> range:
     return range(length) if direction == 0 else range(length - 1, -1, -1)
 
 
-def through_time(kind: str, grad: tuple, tape: list, hidden: Sequence[Tensor], params, has_biases, num_layers, dropout,
-                 bidirectional, batch_first) -> tuple:  # fmt: skip
+def through_time(
+    kind: str,
+    grad: tuple,
+    tape: list,
+    hidden: Sequence[Tensor],
+    params,
+    has_biases,
+    num_layers,
+    dropout,
+    bidirectional,
+    batch_first,
+) -> tuple:
     """The way back: layers from the last to the first, steps against their order.
 
     Returns:
@@ -138,8 +164,8 @@ def through_time(kind: str, grad: tuple, tape: list, hidden: Sequence[Tensor], p
     directions = 2 if bidirectional else 1
     projected = kind == "lstm" and hidden[0].shape[-1] != hidden[1].shape[-1]
     layers = _layers(params, has_biases, projected)
-    d_out = grad[0] if grad[0] is None or not batch_first else grad[0].transpose(0, 1)
-    d_states = [[None] * len(layers), [None] * len(layers)]
+    d_out: Any = grad[0] if grad[0] is None or not batch_first else grad[0].transpose(0, 1)
+    d_states: list[list[Any]] = [[None] * len(layers), [None] * len(layers)]
     d_params: list[list] = [[] for _ in layers]
     for layer in reversed(range(num_layers)):
         d_x: Any = 0
@@ -157,7 +183,7 @@ def through_time(kind: str, grad: tuple, tape: list, hidden: Sequence[Tensor], p
             for t in reversed(_times(x.shape[0], direction)):
                 if d_out is not None:
                     d_h = d_h + d_out[t, :, direction * size : (direction + 1) * size]
-                kept, raw = saved[t]
+                kept, _ = saved[t]
                 d_raw[t] = d_h
                 d_h = d_h if p is None else d_h @ p
                 sums[t], inner[t], d_h, d_c = back(d_h, d_c, kept, u)

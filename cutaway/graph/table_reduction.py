@@ -46,13 +46,16 @@ def chosen(grad: tuple, result: tuple, self_shape: tuple[int, ...], dim: int, ke
 
 row("max.dim", "min.dim", "median.dim", "nanmedian.dim", "mode", "kthvalue", self=chosen)
 row(
-    "sort", "sort.stable", "topk",
+    "sort",
+    "sort.stable",
+    "topk",
     self=lambda grad, result, self_shape, dim: chosen(grad, result, self_shape, dim, True),
-)  # fmt: skip
+)
 row(
-    "median", "nanmedian",
+    "median",
+    "nanmedian",
     self=lambda grad, self, result: extremum(grad, self, result),
-)  # fmt: skip
+)
 
 
 def variance(grad: Tensor, self: Tensor, dim: Dims = None, correction: float | None = None, keepdim: bool = False):
@@ -142,7 +145,7 @@ row("logsumexp", self=log_sum_exp)
 
 # products and running sums
 def product(grad: Tensor, self: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """For each entry the product of the others: what stands before times what stands after, so that zeros need no case."""
+    """For each entry the product of the others: of those before and those after it, so that zeros need no case."""
     flat = self.reshape(-1) if dim is None else self
     axis = 0 if dim is None else dim
     if self.ndim == 0:

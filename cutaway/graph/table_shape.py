@@ -11,11 +11,23 @@ from cutaway.graph.shapes import axes, filled, inverse, join, some, sum_to
 aten = torch.ops.aten
 
 row(
-    "reshape", "view.default", "_unsafe_view", "_reshape_alias", "reshape_as", "view_as", "flatten.using_ints", "unflatten.int",
-    "squeeze", "unsqueeze", "ravel", "atleast_1d", "atleast_2d", "atleast_3d",
+    "reshape",
+    "view.default",
+    "_unsafe_view",
+    "_reshape_alias",
+    "reshape_as",
+    "view_as",
+    "flatten.using_ints",
+    "unflatten.int",
+    "squeeze",
+    "unsqueeze",
+    "ravel",
+    "atleast_1d",
+    "atleast_2d",
+    "atleast_3d",
     self=lambda grad, self_shape: grad.reshape(tuple(self_shape)),
     other=None,
-)  # fmt: skip
+)
 row("t", "numpy_T", "mT", "matrix_H", "adjoint", self=lambda grad: grad.mT if grad.ndim > 1 else grad)
 row("numpy_T", self=lambda grad: grad.permute(*range(grad.ndim - 1, -1, -1)))
 row("transpose.int", self=lambda grad, dim0, dim1: grad.transpose(dim0, dim1))
@@ -83,9 +95,11 @@ def split(grad: tuple, self_shape: Sequence[int], split_size: int, dim: int) -> 
 row("unbind.int", self=unbind)
 row("split.Tensor", "unsafe_split.Tensor", self=split)
 row(
-    "split.sizes", "split_with_sizes", "unsafe_split_with_sizes",
+    "split.sizes",
+    "split_with_sizes",
+    "unsafe_split_with_sizes",
     self=lambda grad, self_shape, node, dim: join(grad, node.args[1], self_shape, dim),
-)  # fmt: skip
+)
 row(
     "chunk",
     "unsafe_chunk",
@@ -118,10 +132,14 @@ row("slice.Tensor", self=slice_tensor)
 row(
     "narrow",
     self=lambda grad, self_shape, dim, start, length: aten.slice_backward(
-        grad, tuple(self_shape), dim, start % self_shape[dim] if start < 0 else start,
-        (start % self_shape[dim] if start < 0 else start) + length, 1,
+        grad,
+        tuple(self_shape),
+        dim,
+        start % self_shape[dim] if start < 0 else start,
+        (start % self_shape[dim] if start < 0 else start) + length,
+        1,
     ),
-)  # fmt: skip
+)
 row(
     "diagonal",
     self=lambda grad, self_shape, offset, dim1, dim2: aten.diagonal_backward(
@@ -131,17 +149,25 @@ row(
 row("diag_embed", self=lambda grad, offset, dim1, dim2: grad.diagonal(offset, dim1, dim2))
 row("tril", self=lambda grad, diagonal: grad.tril(diagonal))
 row("triu", self=lambda grad, diagonal: grad.triu(diagonal))
-row("slice_scatter",
+row(
+    "slice_scatter",
     self=lambda grad, src_shape, dim, start, end, step: aten.slice_scatter(
-        grad, grad.new_zeros(tuple(src_shape)), dim, start, end, step),
-    src=lambda grad, dim, start, end, step: aten.slice(grad, dim, start, end, step))  # fmt: skip
-row("select_scatter",
+        grad, grad.new_zeros(tuple(src_shape)), dim, start, end, step
+    ),
+    src=lambda grad, dim, start, end, step: aten.slice(grad, dim, start, end, step),
+)
+row(
+    "select_scatter",
     self=lambda grad, src_shape, dim, index: aten.select_scatter(grad, grad.new_zeros(tuple(src_shape)), dim, index),
-    src=lambda grad, dim, index: grad.select(dim, index))  # fmt: skip
-row("diagonal_scatter",
+    src=lambda grad, dim, index: grad.select(dim, index),
+)
+row(
+    "diagonal_scatter",
     self=lambda grad, src_shape, offset, dim1, dim2: aten.diagonal_scatter(
-        grad, grad.new_zeros(tuple(src_shape)), offset, dim1, dim2),
-    src=lambda grad, offset, dim1, dim2: grad.diagonal(offset, dim1, dim2))  # fmt: skip
+        grad, grad.new_zeros(tuple(src_shape)), offset, dim1, dim2
+    ),
+    src=lambda grad, offset, dim1, dim2: grad.diagonal(offset, dim1, dim2),
+)
 
 
 # padding
@@ -174,10 +200,18 @@ def border(grad: Tensor, shape: Sequence[int], pad: Sequence[int], mode: str) ->
 
 
 row("pad", self=pad_mode)
-row("reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
-    self=lambda grad, self_shape, padding: border(grad, self_shape, padding, "reflect"))  # fmt: skip
-row("replication_pad1d", "replication_pad2d", "replication_pad3d",
-    self=lambda grad, self_shape, padding: border(grad, self_shape, padding, "replicate"))  # fmt: skip
+row(
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "reflection_pad3d",
+    self=lambda grad, self_shape, padding: border(grad, self_shape, padding, "reflect"),
+)
+row(
+    "replication_pad1d",
+    "replication_pad2d",
+    "replication_pad3d",
+    self=lambda grad, self_shape, padding: border(grad, self_shape, padding, "replicate"),
+)
 row("_pad_circular", self=lambda grad, self_shape, pad: border(grad, self_shape, pad, "circular"))
 
 
@@ -192,10 +226,8 @@ def repeat(grad: Tensor, self_shape: Sequence[int], repeats: Sequence[int]) -> T
 row("repeat", self=repeat)
 row(
     "tile",
-    self=lambda grad, self_shape, dims: repeat(
-        grad, self_shape, [1] * (len(self_shape) - len(dims)) + list(dims)
-    ),
-)  # fmt: skip
+    self=lambda grad, self_shape, dims: repeat(grad, self_shape, [1] * (len(self_shape) - len(dims)) + list(dims)),
+)
 
 
 def repeat_interleave(grad: Tensor, self_shape: Sequence[int], repeats: int, dim: int | None) -> Tensor:

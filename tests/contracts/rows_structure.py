@@ -20,12 +20,27 @@ def reduced(kind: str = "normal", **keywords: object) -> list[Call]:
 
 REDUCTIONS: dict[str, list[Call]] = {
     "sum.default": [*each((2, 3), (), (0, 3)), call(T((2, 3), dtype=torch.float32), dtype=torch.float64)],
-    "sum.dim_IntList": [*reduced(), call(T(()), [0]), call(T((2, 3)), None), call(T((2, 3), dtype=torch.float32), [0], dtype=torch.float64)],
+    "sum.dim_IntList": [
+        *reduced(),
+        call(T(()), [0]),
+        call(T((2, 3)), None),
+        call(T((2, 3), dtype=torch.float32), [0], dtype=torch.float64),
+    ],
     "mean.default": [*each((2, 3), ()), call(T((2, 3), dtype=torch.float32), dtype=torch.float64)],
-    "mean.dim": [*reduced(), call(T(()), [0]), call(T((2, 3)), None), call(T((2, 3), dtype=torch.float32), [0], dtype=torch.float64)],
+    "mean.dim": [
+        *reduced(),
+        call(T(()), [0]),
+        call(T((2, 3)), None),
+        call(T((2, 3), dtype=torch.float32), [0], dtype=torch.float64),
+    ],
     "nansum": [call(T((2, 3)), [1]), call(T((2, 2), values=[[1.0, float("nan")], [2.0, 3.0]]), [0], second=False)],
-    "amax": [call(T((2, 3, 4)), [1]), call(T((2, 3, 4)), [-1, 0], True), call(T((2, 3))), call(T(()), [0]),
-             call(T((2, 3), values=[[1.0, 2.0, 2.0], [3.0, 3.0, 3.0]]), [1])],
+    "amax": [
+        call(T((2, 3, 4)), [1]),
+        call(T((2, 3, 4)), [-1, 0], True),
+        call(T((2, 3))),
+        call(T(()), [0]),
+        call(T((2, 3), values=[[1.0, 2.0, 2.0], [3.0, 3.0, 3.0]]), [1]),
+    ],
     "amin": [call(T((2, 3, 4)), [1]), call(T((2, 3, 4)), [-1, 0], True), call(T((2, 3)))],
     "max.default": [*each((2, 3), ()), call(T((3,), values=[1.0, 2.0, 2.0]))],
     "min.default": [*each((2, 3), ()), call(T((3,), values=[1.0, 1.0, 2.0]))],
@@ -40,7 +55,11 @@ REDUCTIONS: dict[str, list[Call]] = {
     "sort": [call(T((2, 5)), 1), call(T((4, 2)), 0, True)],
     "sort.stable": [call(T((2, 5)), stable=True, dim=1, descending=True)],
     "topk": [call(T((2, 5)), 3, 1), call(T((4, 2)), 2, 0, False)],
-    "var.correction": [call(T((2, 3, 4)), [1], correction=1), call(T((2, 3)), [0, 1], correction=0, keepdim=True), call(T((5,)), None, correction=2)],
+    "var.correction": [
+        call(T((2, 3, 4)), [1], correction=1),
+        call(T((2, 3)), [0, 1], correction=0, keepdim=True),
+        call(T((5,)), None, correction=2),
+    ],
     "std.correction": [call(T((2, 3, 4)), [1], correction=1), call(T((2, 3)), [0, 1], correction=0, keepdim=True)],
     "var": [call(T((2, 3)), True, overload="default"), call(T((2, 3)), False, overload="default")],
     "var.dim": [call(T((2, 3, 4)), [1, -1], False, True), call(T((2, 3)), [0])],
@@ -50,24 +69,45 @@ REDUCTIONS: dict[str, list[Call]] = {
     "var_mean": [call(T((2, 3)), True, overload="default")],
     "var_mean.dim": [call(T((2, 3, 4)), [1, -1], False, True)],
     "linalg_vector_norm": [
-        *(call(T((2, 3, 4)), order, [1, 2], keepdim) for order in (1, 2, 3, 1.5, inf, -inf, 0) for keepdim in (False, True)),
-        call(T((2, 3)), 0.5), call(T((2, 3)), 2), call(T((2, 3), values=[[0.0, 0.0], [1.0, 2.0]]), 2, [1], second=False),
+        *(
+            call(T((2, 3, 4)), order, [1, 2], keepdim)
+            for order in (1, 2, 3, 1.5, inf, -inf, 0)
+            for keepdim in (False, True)
+        ),
+        call(T((2, 3)), 0.5),
+        call(T((2, 3)), 2),
+        call(T((2, 3), values=[[0.0, 0.0], [1.0, 2.0]]), 2, [1], second=False),
         call(T((2, 3), dtype=torch.float32), 2, [1], dtype=torch.float64),
     ],
     "norm.Scalar": [call(T((2, 3)), p) for p in (1, 2, 3)],
     "norm.ScalarOpt_dim": [call(T((2, 3)), 2, [1]), call(T((2, 3)), None, [0], True), call(T((2, 3)), 3, [0, 1])],
     "logsumexp": [call(T((2, 3, 4)), [1]), call(T((2, 3)), [0, 1], True)],
-    "prod.default": [call(T((2, 3))), call(T((5,), values=[1.0, 0.0, 2.0, 3.0])), call(T((4,), values=[0.0, 0.0, 2.0])), call(T(()))],
+    "prod.default": [
+        call(T((2, 3))),
+        call(T((5,), values=[1.0, 0.0, 2.0, 3.0])),
+        call(T((4,), values=[0.0, 0.0, 2.0])),
+        call(T(())),
+    ],
     "prod.dim_int": [call(T((2, 3, 4)), 1), call(T((2, 3), "zeros"), -1, True), call(T((2, 1)), 1)],
-    "cumsum": [call(T((2, 3, 4)), 1), call(T((2, 3)), -1), call(T(()), 0), call(T((2, 3), dtype=torch.float32), 0, dtype=torch.float64)],
+    "cumsum": [
+        call(T((2, 3, 4)), 1),
+        call(T((2, 3)), -1),
+        call(T(()), 0),
+        call(T((2, 3), dtype=torch.float32), 0, dtype=torch.float64),
+    ],
     "cumprod": [call(T((2, 3, 4)), 1), call(T((2, 4), "zeros"), -1), call(T(()), 0)],
     "logcumsumexp": [call(T((2, 3, 4)), 1), call(T((5,)), 0)],
     "cummax": [call(T((2, 5)), 1), call(T((5, 2)), 0)],
     "cummin": [call(T((2, 5)), 1)],
-}  # fmt: skip
+}
 
 SHAPES: dict[str, list[Call]] = {
-    "reshape": [call(T((2, 6)), [3, -1]), call(T((3, 4), layout="transposed"), [12]), call(T((0, 3)), [3, 0]), call(T((1,)), [])],
+    "reshape": [
+        call(T((2, 6)), [3, -1]),
+        call(T((3, 4), layout="transposed"), [12]),
+        call(T((0, 3)), [3, 0]),
+        call(T((1,)), []),
+    ],
     "view.default": [call(T((2, 6)), [3, 4])],
     "_unsafe_view": [call(T((2, 6)), [3, 4])],
     "_reshape_alias": [call(T((2, 6)), [3, 4], [4, 1])],
@@ -76,7 +116,9 @@ SHAPES: dict[str, list[Call]] = {
     "flatten.using_ints": [call(T((2, 3, 4)), 1), call(T((2, 3, 4)), 0, -2), call(T(()))],
     "unflatten.int": [call(T((2, 6)), 1, [2, -1])],
     "squeeze": [
-        call(T((2, 1, 3, 1)), overload="default"), call(T((2, 1, 3)), -2, overload="dim"), call(T((2, 1, 3)), 0, overload="dim"),
+        call(T((2, 1, 3, 1)), overload="default"),
+        call(T((2, 1, 3)), -2, overload="dim"),
+        call(T((2, 1, 3)), 0, overload="dim"),
         call(T((1, 2, 1)), [0, -1], overload="dims"),
     ],
     "unsqueeze": [call(T((2, 3)), 0), call(T((2, 3)), -1), call(T(()), 0)],
@@ -105,7 +147,10 @@ SHAPES: dict[str, list[Call]] = {
     "roll": [call(T((2, 3)), [1], [0]), call(T((2, 3)), [1, -2], [1, 0]), call(T((2, 3)), [2])],
     "meshgrid.indexing": [call([T((2,)), T((3,)), T((4,))], indexing="ij"), call([T((2,)), T((3,))], indexing="xy")],
     "cat": [
-        call([T((2, 3)), T((4, 3))]), call([T((2, 3)), T((2, 1))], -1), call([T((2, 3)), T((0, 3))]), call([T((2, 3))], 0),
+        call([T((2, 3)), T((4, 3))]),
+        call([T((2, 3)), T((2, 1))], -1),
+        call([T((2, 3)), T((0, 3))]),
+        call([T((2, 3))], 0),
         call([T((0,)), T((2, 3))], 1),
     ],
     "concat": [call([T((2, 3)), T((2, 1))], 1)],
@@ -124,8 +169,12 @@ SHAPES: dict[str, list[Call]] = {
     "tensor_split.sections": [call(T((5, 3)), 2), call(T((2, 7)), 3, -1)],
     "select.int": [call(T((2, 3)), 0, 1), call(T((2, 3, 4)), -2, -1)],
     "slice.Tensor": [
-        call(T((5, 3)), 0, 1, 4), call(T((5, 3)), 0, -3), call(T((2, 7)), -1, 1, 6, 2), call(T((5, 3)), 0, None, -1),
-        call(T((5, 3)), 0, 0, 2**63 - 1), call(T((5,)), 0, 4, 2),
+        call(T((5, 3)), 0, 1, 4),
+        call(T((5, 3)), 0, -3),
+        call(T((2, 7)), -1, 1, 6, 2),
+        call(T((5, 3)), 0, None, -1),
+        call(T((5, 3)), 0, 0, 2**63 - 1),
+        call(T((5,)), 0, 4, 2),
     ],
     "narrow": [call(T((5, 3)), 0, 1, 2), call(T((2, 5)), -1, -3, 2)],
     "diagonal": [call(T((3, 4))), call(T((2, 3, 4)), 1, 0, 2), call(T((3, 3)), -1)],
@@ -137,8 +186,12 @@ SHAPES: dict[str, list[Call]] = {
     "diagonal_scatter": [call(T((3, 3)), T((3,))), call(T((3, 4)), T((3,)), 1)],
     "constant_pad_nd": [call(T((2, 3)), [1, 2]), call(T((2, 3)), [1, 0, 0, 2], 1.5), call(T((2, 4)), [-1, 1])],
     "pad": [
-        call(T((2, 3)), [1, 2]), call(T((1, 2, 5)), [2, 1], "reflect"), call(T((1, 2, 4, 5)), [2, 1, 0, 3], "reflect"),
-        call(T((1, 2, 4, 5)), [2, 1, 0, 3], "replicate"), call(T((1, 2, 4, 5)), [2, 1, 1, 3], "circular"), call(T((1, 1, 3, 3, 3)), [1] * 6, "replicate"),
+        call(T((2, 3)), [1, 2]),
+        call(T((1, 2, 5)), [2, 1], "reflect"),
+        call(T((1, 2, 4, 5)), [2, 1, 0, 3], "reflect"),
+        call(T((1, 2, 4, 5)), [2, 1, 0, 3], "replicate"),
+        call(T((1, 2, 4, 5)), [2, 1, 1, 3], "circular"),
+        call(T((1, 1, 3, 3, 3)), [1] * 6, "replicate"),
     ],
     "reflection_pad1d": [call(T((2, 5)), [2, 3])],
     "reflection_pad2d": [call(T((2, 4, 5)), [2, 3, 1, 0])],
@@ -157,12 +210,16 @@ SHAPES: dict[str, list[Call]] = {
     "im2col": [call(T((2, 3, 5, 6)), [2, 3], [1, 2], [1, 0], [2, 1])],
     "col2im": [call(T((2, 12, 20)), [5, 6], [2, 2], [1, 1], [0, 0], [1, 1])],
     "as_strided": [call(T((12,)), [3, 4], [4, 1]), call(T((3, 4)), [3, 3], [3, 1], 1), call(T((7,)), [3, 3], [2, 1])],
-}  # fmt: skip
+}
 
 LOOKUP: dict[str, list[Call]] = {
     "embedding": [call(T((5, 3)), T((2, 4), 5)), call(T((5, 3)), T((2, 4), 5), 1), call(T((5, 3)), T((), 5))],
     "gather": [call(T((4, 3)), 0, T((2, 3), 4)), call(T((4, 3)), -1, T((4, 5), 3))],
-    "take_along_dim": [call(T((4, 3)), T((2, 3), 4), 0), call(T((4, 1)), T((1, 3), 4), 0), call(T((4, 3)), T((5,), 12))],
+    "take_along_dim": [
+        call(T((4, 3)), T((2, 3), 4), 0),
+        call(T((4, 1)), T((1, 3), 4), 0),
+        call(T((4, 3)), T((5,), 12)),
+    ],
     "index_select": [call(T((4, 3)), 0, T((5,), 4)), call(T((4, 3)), -1, T((2,), 3))],
     "scatter.src": [call(T((4, 3)), 0, T(values=[[0, 2, 1], [3, 0, 2]], kind=9), T((2, 3)))],
     "scatter.value": [call(T((4, 3)), 0, T(values=[[0, 2, 1]], kind=9), 2.0)],
@@ -171,17 +228,22 @@ LOOKUP: dict[str, list[Call]] = {
     "index_copy": [call(T((4, 3)), 0, T(values=[2, 0], kind=9), T((2, 3)))],
     "index_fill.int_Scalar": [call(T((4, 3)), 0, T(values=[2, 0], kind=9), 1.5)],
     "index.Tensor": [
-        call(T((4, 3)), [T((5,), 4)]), call(T((4, 3)), [None, T((2, 2), 3)]), call(T((4, 3, 2)), [T((5,), 4), T((5,), 3)]),
-        call(T((4, 3, 2)), [T((5, 1), 4), None, T((2,), 2)]), call(T((4, 3)), [T((4,), "bool")]),
+        call(T((4, 3)), [T((5,), 4)]),
+        call(T((4, 3)), [None, T((2, 2), 3)]),
+        call(T((4, 3, 2)), [T((5,), 4), T((5,), 3)]),
+        call(T((4, 3, 2)), [T((5, 1), 4), None, T((2,), 2)]),
+        call(T((4, 3)), [T((4,), "bool")]),
     ],
     "_unsafe_index.Tensor": [call(T((4, 3)), [T((5,), 4)], served=False)],
     "index_put": [
-        call(T((4, 3)), [T(values=[2, 0], kind=9)], T((2, 3))), call(T((4, 3)), [T((5,), 4)], T((5, 3)), True),
-        call(T((4, 3)), [None, T(values=[1], kind=9)], T((1,))), call(T((4, 3)), [T((4, 3), "bool")], T(())),
+        call(T((4, 3)), [T(values=[2, 0], kind=9)], T((2, 3))),
+        call(T((4, 3)), [T((5,), 4)], T((5, 3)), True),
+        call(T((4, 3)), [None, T(values=[1], kind=9)], T((1,))),
+        call(T((4, 3)), [T((4, 3), "bool")], T(())),
     ],
     "masked_select": [call(T((4, 3)), T((4, 3), "bool"))],
     "masked_scatter": [call(T((4, 3)), T((4, 3), "bool"), T((12,)))],
     "take": [call(T((4, 3)), T((2, 2), 12))],
-}  # fmt: skip
+}
 
 __all__ = ["LOOKUP", "REDUCTIONS", "SHAPES", "pointwise"]

@@ -1,4 +1,4 @@
-"""Every row of the table against autograd in float64: first derivatives, second derivatives, and the fallback beside it."""
+"""Every row of the table against autograd in float64: first and second derivatives, and the fallback beside it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -203,7 +203,7 @@ SECOND = [case for case in CASES if case.values[1].second and not case.values[1]
 
 @pytest.mark.parametrize(("name", "call"), SECOND)
 def test_second_derivatives(name: str, call: Call) -> None:
-    _, _, _, _, outputs, _, wrt, leaves, seeds = setting(name, call)
+    _, _, _, _, outputs, _, _, leaves, seeds = setting(name, call)
     if not outputs:
         return
     seeds = [seed.requires_grad_() for seed in seeds]
@@ -241,7 +241,7 @@ REACHED |= {"native_batch_norm_backward": "native_batch_norm", "max_pool2d_with_
 @pytest.mark.parametrize("name", REACHED)
 def test_rows_of_backward_kernels_serve_second_derivatives(name: str) -> None:
     operation_name = REACHED[name] if REACHED[name] in ROWS else f"{REACHED[name]}.default"
-    twice, _, given = second_graph(operation_name, ROWS[operation_name][0])
+    twice, _, _ = second_graph(operation_name, ROWS[operation_name][0])
     program = twice.gradient(of=twice.outputs, wrt=[node for node in twice.inputs if node.differentiable])
     served = {twice[n].op_name for n, origin in program.origins.items() if origin == "rule"}
     assert name.lstrip("_") in served
