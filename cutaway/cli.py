@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 import cutaway
 from cutaway import attack as attacks
+from cutaway import diagnose as diagnosing
 from cutaway import explain as explaining
 from cutaway import graph as graphs
 from cutaway import report as reporting
@@ -126,7 +127,7 @@ def _tell_run(run: training.Run, folder: Path, page: Path | None) -> None:
     elif run.test is not None:
         out.print(str(run.test), highlight=False)
     if len(run.replicates) > 1:
-        out.print(reporting.spread(run.replicates), highlight=False)
+        out.print(reporting.spread(run.replicates), highlight=False, soft_wrap=True)
     out.print(f"run     {folder}", highlight=False, soft_wrap=True)
     if page is not None:
         out.print(f"report  {page}", highlight=False, soft_wrap=True)
@@ -278,6 +279,35 @@ def attack(
     out.print(rows)
     out.print(f"distance {float(made.distance[0]):.4g} ({norm}), allowed {_number(eps):.4g}", highlight=False)
     _wrote(reporting.save_figure(made.plot([0], list(opened.classes) or None), to))
+
+
+@app.command()
+def diagnose(
+    model: ModelOption,
+    data: DataOption = None,
+    to: Annotated[Path, typer.Option("--out", "-o", help="The picture to write (.png, .svg, .pdf).")] = Path(
+        "diagnose.png"
+    ),
+) -> None:
+    """Look for vanishing or exploding gradients and dead units: activations and gradients of every layer.
+
+    Example: [bold]cutaway diagnose --model runs/demo[/bold]
+    """
+    reporting.picture_path(to)
+    opened = _opened(model, data)
+    if opened.test is None:
+        raise ArgumentError(f"{opened.about} brings no data; name a set to run it on, such as --data digits")
+    x, y = opened.test.x[:512], opened.test.y[:512]
+    found, deep = diagnosing.histograms(opened.model, x, y), diagnosing.depth(opened.model, x, y)
+    rows = _table("layer", "activation", right=("mean", "sd", "gradient", "dead"), then=("verdict",))
+    for layer in found.layers:
+        numbers = (f"{number:.3g}" for number in (layer.mean, layer.std, layer.gradient_norm))
+        dead = "" if layer.dead is None else f"{100 * layer.dead:.0f} %"
+        rows.add_row(layer.name, layer.activation, *numbers, dead, layer.verdict)
+    out.print(rows)
+    out.print(f"Layers: {found.verdict}", highlight=False)
+    out.print(f"Depth: {deep.verdict}", highlight=False)
+    _wrote(reporting.save_figure(found.plot(), to))
 
 
 def _opened(model: str, data: str | None) -> reporting.Opened:

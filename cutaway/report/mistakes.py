@@ -14,6 +14,7 @@ TITLE = "Where it errs"
 
 MOST_CLASSES = 40  # beyond this a confusion matrix cannot be read
 MOST_MISTAKES = 24
+ROOM = 12  # examples shown at least
 
 
 def section(subject: Subject) -> Section:
@@ -26,8 +27,9 @@ def section(subject: Subject) -> Section:
     words = [" ".join(_words(subject, predicted, sure, wrong))]
     figures = [_confusion(subject, predicted)]
     missing = []
-    if wrong and subject.images:
-        figures.append(_wrong(subject, predicted, sure, wrong))
+    if subject.images:
+        right = (predicted == subject.test_y).nonzero()[:, 0].tolist()
+        figures.append(_shown(subject, predicted, sure, wrong, right))
     elif wrong:
         missing.append("The inputs are not images, so the misclassified examples are only counted.")
     return Section("mistakes", TITLE, words, figures, missing)
@@ -72,13 +74,24 @@ def _confusion(subject: Subject, predicted: Tensor) -> Figure:
     return Figure("Most frequent confusions", caption, table(["True", "Predicted", "Count"], rows, numeric=(2,)))
 
 
-def _wrong(subject: Subject, predicted: Tensor, sure: Tensor, wrong: list[int]) -> Figure:
-    shown = sorted(wrong, key=lambda i: -float(sure[i]))[:MOST_MISTAKES]
-    entries = []
-    for i in shown:
-        true, found = subject.classes[int(subject.test_y[i])], subject.classes[int(predicted[i])]
-        image = picture(subject.test_x[i], f"test example {i}, a {true} taken for a {found}")
-        entries.append(Tile(image, f"{found}, not {true}", f"{percent(float(sure[i]), 0)} sure", "bad"))
-    more = f" (the {len(shown)} it was surest of)" if len(shown) < len(wrong) else ""
+def _shown(subject: Subject, predicted: Tensor, sure: Tensor, wrong: list[int], right: list[int]) -> Figure:
+    """The mistakes it was surest of and, where there is room, the right answers it was least sure of."""
+    worst = sorted(wrong, key=lambda i: -float(sure[i]))[:MOST_MISTAKES]
+    close = sorted(right, key=lambda i: float(sure[i]))[: max(ROOM - len(worst), 0)]
+    entries = [_tile(subject, i, predicted, sure) for i in worst + close]
     caption = "Look whether you would have known better: mistakes a person would make too are hard to train away."
-    return Figure(f"Misclassified test examples{more}", caption, tiles(entries, "large"))
+    title = "Misclassified test examples"
+    if len(worst) < len(wrong):
+        title += f" (the {len(worst)} it was surest of)"
+    if close:
+        title = f"{title} and closest calls" if wrong else "The closest calls: right, but least sure"
+    return Figure(title, caption, tiles(entries, "large"))
+
+
+def _tile(subject: Subject, i: int, predicted: Tensor, sure: Tensor) -> Tile:
+    true, found = subject.classes[int(subject.test_y[i])], subject.classes[int(predicted[i])]
+    share = f"{percent(float(sure[i]), 0)} sure"
+    if true == found:
+        return Tile(picture(subject.test_x[i], f"test example {i}, a {true}"), true, share, "good")
+    image = picture(subject.test_x[i], f"test example {i}, a {true} taken for a {found}")
+    return Tile(image, f"{found}, not {true}", share, "bad")

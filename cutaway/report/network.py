@@ -104,10 +104,13 @@ def _drawing(subject: Subject) -> Figure:
         deepest -= 1
         drawn = subject.graph.draw(depth=deepest).svg
     drawn = drawn.replace(' xmlns="http://www.w3.org/2000/svg"', "")  # within HTML it is understood
-    caption = "Look how the shapes change from input (top) to output: places get fewer while channels get more."
+    caption = (
+        "Look how the shapes change from input (top) to output: "
+        "how many channels there are, and how many places each has left."
+    )
     if not subject.images:
         caption = "Look how the shapes change from input (top) to output: each box says what one example becomes."
-    return Figure("Computation graph", caption, tag("div", Markup(drawn), class_="drawing"))
+    return Figure("Computation graph", caption, tag("div", Markup(drawn), class_="drawing"), tall=True)
 
 
 def _height(drawn: str) -> float:
@@ -152,9 +155,5 @@ def _filters(subject: Subject, name: str, weight: Tensor) -> Figure | None:
     more = f", the first {MOST_FILTERS} of {len(weight)}" if len(weight) > MOST_FILTERS else ""
     colors = "" if weight.shape[1] == 3 else " (orange is positive, blue negative)"
     caption = f"Look for edges, strokes and spots{colors}; a filter that still looks like noise has learned little."
-    return Figure(
-        f"What {subject.plain(name)} looks for{more}",
-        caption,
-        tiles(entries, "large" if len(shown) <= 32 else ""),
-        wide=True,
-    )
+    body = tiles(entries, "large" if len(shown) <= 32 else "")
+    return Figure(f"What {subject.plain(name)} looks for{more}", caption, body)

@@ -15,12 +15,16 @@ VERSION = "1"  # of the page's layout
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture or table: its title, its body, and one sentence that says what to look for."""
+    """A picture or table: its title, its body, and one sentence that says what to look for.
+
+    On a wide screen it takes one of two columns; `wide` takes both, `tall` has two figures beside it.
+    """
 
     title: str
     caption: str
     body: Markup
     wide: bool = False
+    tall: bool = False
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,9 @@ def save_figure(figure: "Figure", path: Path) -> Path:
     Traceback (most recent call last):
     cutaway.errors.ArgumentError: cannot write nowhere/picture.png: there is no folder nowhere
     """
+    picture_path(path)
     try:
-        figure.savefig(picture_path(path), dpi=150)
+        figure.savefig(path, dpi=150)
     except OSError as reason:
         raise ArgumentError(f"cannot write {path}: {reason}") from reason
     return path

@@ -65,7 +65,7 @@ def _figures(subject: Subject, start: Histograms | None, end: Histograms, shown:
         gradients.append(_ridge(name, before, after, "gradients", 10 ** after.gradient_edges.double(), norm))
     caption = (
         "Look from top (input) to bottom (output): a layer that shrinks to a spike passes nothing on, one that spreads "
-        "ever wider explodes, and a tall spike at zero under a ReLU is silent units."
+        f"ever wider explodes{_silence(end)}."
     )
     first = Figure("Activations", caption, _by_axis(values))
     caption = (
@@ -76,6 +76,16 @@ def _figures(subject: Subject, start: Histograms | None, end: Histograms, shown:
     low, high = _occupied(start, end)
     scale = Scale(edges[low], edges[high], log=True)
     return [first, Figure("Gradients", caption, ridges(gradients, scale, "|∂loss/∂activation|"))]
+
+
+def _silence(end: Histograms) -> str:
+    """What else to look for, by the activations there are."""
+    said = ""
+    if any(layer.dead is not None for layer in end.layers):
+        said += ", a tall spike at zero after a ReLU is units that are silent"
+    if any(layer.saturated is not None for layer in end.layers):
+        said += ", and spikes at the ends of the range are units in saturation"
+    return said
 
 
 def _by_axis(rows: Sequence[Ridge]) -> Markup:

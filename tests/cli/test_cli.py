@@ -167,6 +167,15 @@ def test_attack_writes_a_picture_and_says_what_happened(run_folder, tmp_path):
     assert picture.stat().st_size > 5_000
 
 
+def test_diagnose_prints_a_verdict_and_writes_a_picture(run_folder, tmp_path):
+    picture = tmp_path / "diagnose.png"
+    found = call("diagnose", "--model", run_folder, "--out", picture)
+    assert found.exit_code == 0, found.stderr
+    assert "Layers: " in found.stdout
+    assert "Depth: " in found.stdout
+    assert picture.stat().st_size > 5_000
+
+
 def test_wrong_words_are_answered_with_the_nearest(run_folder):
     refused(call("explain", "3", "-m", run_folder, "--method", "gradcam"), "'grad_cam'")
     refused(call("attack", "3", "-m", run_folder, "--method", "pgdd"), "'pgd'")
