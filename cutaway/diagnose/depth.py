@@ -14,7 +14,7 @@ from cutaway import graph as G
 from cutaway.diagnose import picture
 from cutaway.diagnose.files import save
 from cutaway.diagnose.layers import Layer, layers
-from cutaway.diagnose.loss import Loss, adjoint_of_outputs
+from cutaway.diagnose.loss import Loss, adjoint_of_outputs, repeatable
 from cutaway.diagnose.progress import track
 from cutaway.diagnose.singular import Singular, singular
 from cutaway.diagnose.units import example_norm
@@ -128,6 +128,7 @@ def depth(
     examples: int = 2,
     exact: int = 256,
     iterations: int = 20,
+    train: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Depth:
@@ -146,7 +147,10 @@ def depth(
         exact: all singular values are computed for layers with at most this many inputs or outputs; of larger ones the
             largest (power iteration) and the mean.
         iterations: steps of power iteration.
-        seed: fixes the random direction and the probes.
+        train: look at the network as it trains, with batch statistics and dropout; then there are no singular values,
+            since each example's values depend on the others. In evaluation mode a network whose running statistics are
+            still those it was made with may look worse than it is.
+        seed: fixes the random direction, the probes, and dropout.
         progress: whether to show a progress bar on a terminal.
 
     Raises:
@@ -160,13 +164,14 @@ def depth(
     >>> depth(net, torch.rand(4, 10)).layers[0].verdict
     'vanishing'
     """
-    graph = G.capture(model, x)
+    graph, examples = G.capture(model, x, train=train), 0 if train else examples
     found = layers(graph)
     if not found:
         raise ArgumentError("the model has no layers with weights or activations to look at")
     weights = list(dict.fromkeys(weight for layer in found for weight in layer.weights))
     wanted = [*dict.fromkeys([*(layer.node for layer in found), *weights])]
-    _, adjoints = graph.gradient(of="output", wrt=wanted).evaluate(x, seed=adjoint_of_outputs(y, loss, seed))
+    with repeatable(seed):
+        _, adjoints = graph.gradient(of="output", wrt=wanted).evaluate(x, seed=adjoint_of_outputs(y, loss, seed))
     norms = [example_norm(adjoints[layer.node], len(x)) for layer in found]
     jacobians = _jacobians(graph, found, x[:examples], exact, iterations, seed, progress) if examples else {}
     rows = [
@@ -181,7 +186,7 @@ def depth(
         )
         for layer, norm in zip(found, norms, strict=True)
     ]
-    settings = {"loss": loss, "examples": examples, "exact": exact, "iterations": iterations}
+    settings = {"loss": loss, "examples": examples, "exact": exact, "iterations": iterations, "train": train}
     return Depth(tuple(rows), settings, seed)
 
 

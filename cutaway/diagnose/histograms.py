@@ -14,7 +14,7 @@ from cutaway import graph as G
 from cutaway.diagnose import picture
 from cutaway.diagnose.files import save
 from cutaway.diagnose.layers import Layer, layers
-from cutaway.diagnose.loss import Loss, adjoint_of_outputs
+from cutaway.diagnose.loss import Loss, adjoint_of_outputs, repeatable
 from cutaway.diagnose.units import dead_share, example_norm, root_mean_square, saturated_share
 from cutaway.diagnose.verdict import Finding, called, judge, summary
 from cutaway.errors import ArgumentError
@@ -122,6 +122,7 @@ def histograms(
     loss: Loss = None,
     bins: int = 64,
     like: Histograms | None = None,
+    train: bool = False,
     seed: int = 0,
 ) -> Histograms:
     """Count the activations and gradients of every layer, and say what is wrong with them.
@@ -137,7 +138,9 @@ def histograms(
         loss: "cross_entropy", "squared_error" or a function (outputs, y) -> number; by default, what fits y.
         bins: number of bins of the values.
         like: an earlier result whose bin edges are used again, so that the two can be compared.
-        seed: fixes the random direction.
+        train: look at the network as it trains, with batch statistics and dropout. In evaluation mode a network whose
+            running statistics are still those it was made with may look worse than it is.
+        seed: fixes the random direction, and dropout.
 
     Raises:
         ArgumentError: the model has no layers, bins < 2, or y does not fit.
@@ -152,13 +155,14 @@ def histograms(
     """
     if bins < 2:
         raise ArgumentError(f"histograms need at least 2 bins, got {bins}")
-    graph = G.capture(model, x)
+    graph = G.capture(model, x, train=train)
     found = layers(graph)
     if not found:
         raise ArgumentError("the model has no layers with weights or activations to look at")
     nodes = [layer.node for layer in found]
     program = graph.gradient(of="output", wrt=nodes, values=nodes)
-    values, adjoints = program.evaluate(x, seed=adjoint_of_outputs(y, loss, seed))
+    with repeatable(seed):
+        values, adjoints = program.evaluate(x, seed=adjoint_of_outputs(y, loss, seed))
     edges = _edges([values[node] for node in nodes], bins) if like is None else _same_edges(like, found)
     norms = [example_norm(adjoints[node], len(x)) for node in nodes]
     sizes = [root_mean_square(values[node]) for node in nodes]
@@ -184,7 +188,7 @@ def histograms(
                 finding=judge(layer.name, _ratio(norm, norms[-1]), _ratio(size, sizes[0]), dead, saturated),
             )
         )
-    settings = {"loss": loss, "bins": bins, "examples": len(x)}
+    settings = {"loss": loss, "bins": bins, "train": train, "examples": len(x)}
     return Histograms(tuple(rows), settings, seed)
 
 

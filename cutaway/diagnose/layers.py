@@ -24,9 +24,7 @@ WEIGHTED = frozenset(
         "embedding",
     ]
 )
-NORMALIZING = frozenset(
-    ["batch_norm", "native_batch_norm", "layer_norm", "native_layer_norm", "group_norm", "instance_norm"]
-)
+NORMALIZING = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")  # part of the name
 SATURATING = frozenset(["sigmoid", "tanh", "hardtanh", "hardsigmoid", "relu6"])
 SMOOTH = frozenset(
     [
@@ -130,6 +128,11 @@ def activation_of(node: G.Node) -> str:
     return name if name in SATURATING else ""
 
 
+def normalizes(node: G.Node) -> bool:
+    """Whether a node is a normalisation, in evaluation or in training mode."""
+    return any(part in node.op_name for part in NORMALIZING)
+
+
 def bounds(node: G.Node) -> tuple[float | None, float | None]:
     """Between which values an activation is confined: (0, None) for a ReLU, (−1, 1) for tanh."""
     name, arguments = node.op_name.rstrip("_"), bound_arguments(node)
@@ -178,8 +181,8 @@ def _chain(node: G.Node, live: dict[G.Node, None]) -> list[G.Node]:
         if len(users) != 1:
             return chain
         after = users[0]
-        part = after.op_name == "getitem" and chain[-1].op_name in NORMALIZING
-        if not (part or after.op_name in NORMALIZING or after.op_name in PASSING or activation_of(after)):
+        part = after.op_name == "getitem" and normalizes(chain[-1])
+        if not (part or normalizes(after) or after.op_name in PASSING or activation_of(after)):
             return chain
         chain.append(after)
     return chain

@@ -109,6 +109,21 @@ def test_layers_inside_a_branch_have_no_jacobian_of_their_own():
     torch.testing.assert_close(rows[2].jacobian.values, torch.linalg.svdvals(expected.detach()))
 
 
+def test_training_mode_uses_batch_statistics_and_repeatable_dropout():
+    net = nn.Sequential(nn.Linear(32, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 4)).double()
+    x = 1000 * X.double()
+    found = diagnose.depth(net, x, Y, train=True, seed=5)
+    state = torch.get_rng_state()
+    again = diagnose.depth(net, x, Y, train=True, seed=5)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert found.rows() == again.rows() != diagnose.depth(net, x, Y, train=True, seed=6).rows()
+    assert all(layer.jacobian is None for layer in found.layers)
+    assert net[1].num_batches_tracked == 0 and (net[1].running_mean == 0).all()
+    values = F.relu(F.batch_norm(net[0](x), None, None, net[1].weight, net[1].bias, training=True))
+    looked = diagnose.histograms(net, x, Y, train=True).layers[0]
+    assert looked.mean == pytest.approx(values.mean().item())
+
+
 def test_without_targets_a_seed_fixes_the_direction():
     net = deep(nn.Tanh, layers=2)
     first, second, other = (diagnose.depth(net, X, seed=seed, examples=0).layers[0].gradient_norm for seed in (1, 1, 2))
