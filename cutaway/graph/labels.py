@@ -81,6 +81,8 @@ def value_lines(value: torch.Tensor) -> list[str]:
     ['49.5 ± 29', '0 … 99']
     """
     value = value.detach().cpu()
+    if not value.numel():
+        return ["empty"]
     if value.numel() == 1:
         return [number(value.item())]
     while value.ndim > 1 and value.shape[0] == 1:  # a batch of one
@@ -88,13 +90,11 @@ def value_lines(value: torch.Tensor) -> list[str]:
     if value.ndim == 1 and len(value) <= LARGEST_VECTOR:
         entries = [number(entry) for entry in value.tolist()]
         lines = [", ".join(entries[start : start + ROW]) for start in range(0, len(entries), ROW)]
-        return ["[" + ",\n ".join(lines) + "]"][0].split("\n")
+        return ("[" + ",\n ".join(lines) + "]").split("\n")
     if value.ndim == 2 and value.shape[0] <= LARGEST_MATRIX[0] and value.shape[1] <= LARGEST_MATRIX[1]:
         rows = [[number(entry) for entry in row] for row in value.tolist()]
         widths = [max(len(row[column]) for row in rows) for column in range(value.shape[1])]
         return ["[" + "  ".join(entry.rjust(width) for entry, width in zip(row, widths)) + "]" for row in rows]
-    if not value.numel():
-        return ["empty"]
     real = value.double() if not value.is_complex() else value.abs().double()
     spread = real.std(correction=0)
     return [

@@ -55,11 +55,10 @@ def arrange(
     ((0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0))
     """
     rank, floating = _ranks(count, nets, set(top), set(bottom), set(anchors))
-    rows, edges = _layers(rank, nets)
+    rows, edges = _layers(rank, nets, floating)
     _order(rows, edges)
     columns = _columns(rows, edges)
-    firm = [net for net in nets if net.source not in floating]
-    cells = _spans(rows, columns, firm, rank, _lengths(rows, _below(edges)))
+    cells = _spans(rows, columns, nets, rank, floating, _lengths(rows, _below(edges)))
     lanes: list[dict[int, int]] = [{} for _ in nets]
     for cell, column in columns.items():
         if isinstance(cell, tuple):
@@ -100,11 +99,13 @@ def _ranks(
     return rank, floating
 
 
-def _layers(rank: Sequence[int], nets: Sequence[Net]) -> tuple[list[list[Cell]], list[tuple[Cell, Cell]]]:
+def _layers(
+    rank: Sequence[int], nets: Sequence[Net], floating: set[int]
+) -> tuple[list[list[Cell]], list[tuple[Cell, Cell]]]:
     """The cells of each row, pieces of lanes included, and the connections between neighbouring rows."""
     rows: list[list[Cell]] = [[] for _ in range(1 + max(rank, default=0))]
-    for item, row in enumerate(rank):
-        rows[row].append(item)
+    for item in sorted(range(len(rank)), key=lambda item: item in floating):
+        rows[rank[item]].append(item)
     edges: list[tuple[Cell, Cell]] = []
     for number, net in enumerate(nets):
         start = rank[net.source]
@@ -216,23 +217,31 @@ def _spans(
     columns: dict[Cell, int],
     nets: Sequence[Net],
     rank: Sequence[int],
+    floating: set[int],
     length: dict[Cell, int],
 ) -> list[tuple[int, int, int]]:
     """Cells of the items; an item alone in its row is centred over the branches that fork or join there."""
     cells = [(row, columns[item], columns[item]) for item, row in enumerate(rank)]
-    near: dict[int, list[int]] = {}
-    for net in nets:
-        for target in net.targets:
-            if abs(rank[target] - rank[net.source]) == 1:
-                near.setdefault(net.source, []).append(target)
-                near.setdefault(target, []).append(net.source)
+    forks: dict[int, list[int]] = {}
+    joins: dict[int, list[int]] = {}
+    for number, net in enumerate(nets):
+        for target in net.targets if net.source not in floating else ():
+            above = rank[target] - 1
+            if above == rank[net.source]:
+                forks.setdefault(net.source, []).append(target)
+            if columns.get((number, above), columns[net.source]) == columns[net.source]:  # straight down to the join
+                joins.setdefault(target, []).append(net.source)
     run: list[int] = []
     for row in [*rows, []]:
         alone = row[0] if len(row) == 1 else None
         if isinstance(alone, int):
             run.append(alone)
             continue
-        spans = [_fork(item, near.get(item, ()), cells, length) for item in run]
+        branches = [(item, found) for item in run for found in (forks.get(item, []), joins.get(item, []))]
+        spans = [
+            _branches(cells[item], [cells[other] for other in found], [length[other] for other in found])
+            for item, found in branches
+        ]
         first, last = max(spans, key=lambda span: span[1] - span[0], default=(0, 0))
         for item in run:
             if last > first:
@@ -241,18 +250,13 @@ def _spans(
     return cells
 
 
-def _fork(
-    item: int, near: Iterable[int], cells: Sequence[tuple[int, int, int]], length: dict[Cell, int]
+def _branches(
+    own: tuple[int, int, int], found: Sequence[tuple[int, int, int]], length: Sequence[int]
 ) -> tuple[int, int]:
-    """The columns of the branches beside an item: those that share a row and go on equally far."""
-    own = cells[item]
-    beside: dict[int, list[int]] = {}
-    for other in near:
-        beside.setdefault(cells[other][0], []).append(other)
-    spans = [(own[1], own[1])]
-    for row, found in beside.items():
-        even = row < own[0] or len({length[other] for other in found}) == 1 or len(found) > 2
-        if len(found) > 1 and even:
-            columns = [cells[other][1] for other in found]
-            spans.append((min(columns), max(columns)))
-    return max(spans, key=lambda span: span[1] - span[0])
+    """The columns of the branches beside an item, if they are many or alike; else its own column."""
+    rows = {row for row, _, _ in found}
+    alike = len(rows) == 1 and (len(set(length)) == 1 or max(rows) < own[0])
+    if len(found) < 2 or not (alike or len(found) > 2):
+        return own[1], own[1]
+    columns = [column for _, column, _ in found]
+    return min(columns), max(columns)

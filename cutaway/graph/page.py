@@ -112,6 +112,9 @@ def _box(sheet: Sheet, box: Box, kept: Mapping[Node, list[tuple[str, int | None]
     reads = [entry for leaf in box.leaves() if leaf.node is not None for entry in kept.get(leaf.node, ())]
     if reads:
         made["back"] = {"reads": [] if box.children else reads, "kept": sum(each or 0 for _, each in reads)}
+    slopes = {source.number: text for (target, source), text in sheet.slopes.items() if target is box}
+    if slopes:
+        made["slopes"] = slopes
     work = sheet.numbers.get("backward", {}).get(box)
     if work and card.mark not in ("pruned", "forward only", ""):
         made.setdefault("back", {})["work"] = int(work)

@@ -91,8 +91,10 @@ def picture(sheet: Sheet, opened: Callable[[Box], bool], shades: Shades | None =
         )
     parts.append(f'<g transform="translate({shift:.1f} {top:.1f})">')
     parts += frames(root, sheet)
-    parts += [_wire(wire) for wire in wires(root, sheet)]
+    connections = wires(root, sheet)
+    parts += [_wire(wire) for wire in connections]
     parts += boxes(root, sheet, shades)
+    parts += [_slope(wire) for wire in connections if wire.slope and wire.tip]
     parts.append("</g>")
     if shades is not None:
         parts += strip(sheet, shades, width - 2 * BORDER, top + root.height + BORDER)
@@ -187,3 +189,11 @@ def _wire(wire: Wire) -> str:
         x, y = wire.tip
         text += f'<path class="tip{skip}" d="M{x:.1f} {y:.1f}l-3.5-6h7z"/>'
     return text
+
+
+def _slope(wire: Wire) -> str:
+    x, y = wire.tip or (0.0, 0.0)
+    width = 5.8 * len(wire.slope) + 2
+    start = x - 6 - width if wire.left else x + 6
+    paper = _rect(start, y - 13, width, 11, "paper", 0)  # a line that passes behind must not look like a sign
+    return f'{paper}<text class="slope" x="{start + 1:.1f}" y="{y - 4:.1f}">{escape(wire.slope)}</text>'

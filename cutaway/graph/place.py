@@ -140,11 +140,20 @@ def _badged(shown: Placed, badge: str, sheet: Sheet) -> Placed:
 
 @dataclass(frozen=True)
 class Wire:
-    """A connection: its path (an SVG path), whether it passes others by, and where its arrow points (None: goes on)."""
+    """A connection.
+
+    Attributes:
+        path: an SVG path.
+        skip: whether it passes others by.
+        tip: where its arrow points; None where it goes on inside a module or leaves one.
+        slope: what is written at the arrow, on its left or on its right.
+    """
 
     path: str
     skip: bool
     tip: tuple[float, float] | None
+    slope: str = ""
+    left: bool = False
 
 
 def wires(placed: Placed, sheet: Sheet) -> list[Wire]:
@@ -188,8 +197,18 @@ class _Wiring:
                 above = self.plan.grid.cells[target][0] - 1
                 origin = trunk.get(above, start)
                 branch = self.step(origin, above if above in trunk else row, end, True)
-                found.append(Wire(branch, above != row, end if tip else None))
+                slope, left = self.slope(target, number)
+                found.append(Wire(branch, above != row, end if tip else None, slope, left))
         return found
+
+    def slope(self, target: int, net: int) -> tuple[str, bool]:
+        """The local derivative along a connection, and whether it is written on the left of the arrow."""
+        if target >= self.last:
+            return "", False
+        order = self.arrivals[target]
+        text = self.sheet.slopes.get((self.placed.inner[target - self.first].box, self.plan.signals[net]), "")
+        outer = len(order) == 1 or net in (order[0], order[-1])
+        return text if outer else "", len(order) > 1 and net == order[0]
 
     def step(self, start: tuple[float, float], row: int, end: tuple[float, float], begins: bool) -> str:
         """From one row into the next: straight down to the row's end, then a curve."""

@@ -3,17 +3,19 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cutaway.errors import ArgumentError, nearest
 from cutaway.graph.cost import NUMBERS, Cost
-from cutaway.graph.labels import kind_of, short, size, value_lines, variables
+from cutaway.graph.labels import kind_of, number, short, size, value_lines, variables
 from cutaway.graph.layout import Grid, Net, arrange
 from cutaway.graph.marks import box_marks, kept_values
 from cutaway.graph.nodes import Node
 from cutaway.graph.outline import Box, outline
+from cutaway.graph.walks import local_jacobian, sources_of
 
 if TYPE_CHECKING:
     from cutaway.graph.graph import Graph
@@ -29,6 +31,7 @@ SUMMED = {
 }  # add up over a module; of others it shows the largest
 UNITS = {"activation_bytes": "B", "kept bytes": "B", "forward time": "ms", "backward time": "ms"}
 TINY = 40  # up to so many nodes, parameters are boxes of their own when values are shown
+LONGEST_SLOPE = 10  # letters of a derivative that is written beside an arrow
 MARGIN = 9  # pixels between a box's edge and its text
 WIDTHS = {"name": 7.9, "label": 6.7, "facts": 6.1, "badge": 6.6, "value": 6.1}  # pixels of a letter in wide fonts
 LINE = 14  # pixels of a line
@@ -76,6 +79,7 @@ class Sheet:
         plans: by container.
         numbers: for each statistic the value of every box that has one.
         marks: what a backward program does with each box; empty without one.
+        slopes: the local derivative along the connection from one leaf to another, written in numbers.
     """
 
     title: str
@@ -85,6 +89,7 @@ class Sheet:
     plans: Mapping[Box, Plan]
     numbers: Mapping[str, Mapping[Box, float]]
     marks: Mapping[Box, str] = field(default_factory=dict)
+    slopes: Mapping[tuple[Box, Box], str] = field(default_factory=dict)
 
 
 def sheet(
@@ -112,9 +117,11 @@ def sheet(
     cards = {box: writer.card(box) for box in root.walk()}
     plans = {box: plan(box) for box in root.walk() if box.children}
     total = cost.total
+    tiny = trace is not None and adjoints and bool(trace.adjoints) and len(graph.nodes) <= TINY
+    slopes = _slopes(root, trace) if trace is not None and tiny else {}
     work = f"{short(total.multiply_adds)} multiply-adds" + (" per example" if cost.batch == 1 else "")
     counts = [f"{short(total.parameters)} parameters"] * bool(total.parameters) + [work] * bool(total.multiply_adds)
-    return Sheet(root.label, " · ".join(counts), root, cards, plans, found, marks)
+    return Sheet(root.label, " · ".join(counts), root, cards, plans, found, marks, slopes)
 
 
 def plan(box: Box) -> Plan:
@@ -186,6 +193,21 @@ def _sum_up(root: Box, values: Mapping[Node, float], name: str) -> dict[Box, flo
         return sum(known) if name in SUMMED else found[box]
 
     visit(root)
+    return found
+
+
+def _slopes(root: Box, trace: "Trace") -> dict[tuple[Box, Box], str]:
+    """The local derivatives of numbers and short vectors by what they are computed from."""
+    boxes = {box.node: box for box in root.leaves() if box.node is not None and box.kind != "output"}
+    found = {}
+    for node, box in boxes.items():
+        for source in sources_of(node) if node.op is not None and node.shape is not None else ():
+            ends = [trace.values[each.identifier] for each in (node, source)]
+            if source in boxes and source.differentiable and node.differentiable and prod(e.numel() for e in ends) <= 3:
+                entries = [number(entry) for entry in local_jacobian(trace, node, source).flatten().tolist()]
+                text = entries[0] if len(entries) == 1 else f"[{', '.join(entries)}]"
+                if len(text) <= LONGEST_SLOPE:
+                    found[box, boxes[source]] = text
     return found
 
 

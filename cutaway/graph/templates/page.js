@@ -124,7 +124,7 @@ function wires(p, found = []) {
     }
     if (path) found.push({ path, skip: true, tip: null, up, from: origin, to: -1 });
     for (const t of targets) {
-      let end, tip = null, goal = -1;
+      let end, tip = null, goal = -1, slope = "", left = false;
       if (t >= last) end = [p.x + f.centres[t], p.y + p.h];
       else {
         const child = p.inner[t - first];
@@ -133,13 +133,16 @@ function wires(p, found = []) {
           const at = boxes[child.i].entering.indexOf(signal);
           end = [at >= 0 ? child.x + child.frame.centres[at] : child.x + child.w / 2, child.y];
         } else {
-          const order = arrivals[t], gap = Math.min(Z.SPREAD, 0.7 * child.w / order.length);
+          const order = arrivals[t], outer = order.length === 1 || k === order[0] || k === order[order.length - 1];
+          slope = (outer && boxes[child.i].slopes && boxes[child.i].slopes[signal]) || "";
+          left = order.length > 1 && k === order[0];
+          const gap = Math.min(Z.SPREAD, 0.7 * child.w / order.length);
           end = tip = [child.x + child.w / 2 + (order.indexOf(k) - (order.length - 1) / 2) * gap, child.y];
         }
       }
       const above = g.cells[t][0] - 1, known = above in trunk;
       const branch = step(known ? trunk[above] : start, known ? above : row, end, true);
-      found.push({ path: branch, skip: above !== row, tip, up, from: origin, to: goal });
+      found.push({ path: branch, skip: above !== row, tip, up, from: origin, to: goal, slope, left });
     }
   });
   for (const child of p.inner) wires(child, found);
@@ -251,6 +254,13 @@ function drawKept(p, out, shift) {  // what the backward pass keeps of the forwa
   out.push(`<text class="keeps" x="${n1(gap)}" y="${n1(y - 3)}">${short(back.kept)}B</text>`);
 }
 
+function drawSlopes(list, out) {  // local derivatives beside the arrows
+  for (const w of list) if (w.slope) {
+    const width = 5.8 * w.slope.length + 2, x = w.left ? w.tip[0] - 6 - width : w.tip[0] + 6;
+    out.push(`${rect(x, w.tip[1] - 13, width, 11, "paper", 0)}<text class="slope" x="${n1(x + 1)}" y="${n1(w.tip[1] - 4)}">${esc(w.slope)}</text>`);
+  }
+}
+
 let placed;
 function draw() {
   placed = measure(0);
@@ -261,6 +271,7 @@ function draw() {
     drawFrames(placed, out);
     drawWires(list, out, mirror);
     drawBoxes(placed, out, mirror);
+    if (!mirror) drawSlopes(list, out);
     out.push("</g>");
   };
   if (both) drawKept(placed, out, shift);
@@ -448,6 +459,7 @@ if (data.backward) {
     draw(); strip(); fit(false);
   };
 } else $("passes").remove();
+if (!boxes.some((b, i) => i && b.type === "module" && b.inner.length)) $("deeper").parentNode.remove();
 let wide = $("stage").clientWidth;
 window.addEventListener("resize", () => { state.x += ($("stage").clientWidth - wide) / 2; wide = $("stage").clientWidth; look(); });
 draw();
