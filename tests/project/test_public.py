@@ -12,7 +12,11 @@ FOLDERS = ["cutaway", *(f"cutaway.{path.parent.name}" for path in sorted((ROOT /
 MODULES = ["cutaway.errors", "cutaway.rng"]  # public without __all__: everything they define
 
 # Public functions without an executable example, and why.
-WITHOUT_EXAMPLE: dict[str, str] = {}
+WITHOUT_EXAMPLE = {
+    "cutaway.attack.load": "reads a file that Attack.save has written",
+    "cutaway.train.load_initial": "reads a run folder",
+    "cutaway.train.load_run": "reads a run folder",
+}
 
 
 def defined_in(module: types.ModuleType) -> list[str]:
