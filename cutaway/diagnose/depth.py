@@ -17,7 +17,7 @@ from cutaway.diagnose.layers import Layer, layers
 from cutaway.diagnose.loss import Loss, adjoint_of_outputs, repeatable
 from cutaway.diagnose.progress import track
 from cutaway.diagnose.singular import Singular, singular
-from cutaway.diagnose.units import example_norm
+from cutaway.diagnose.units import example_norm, precise
 from cutaway.diagnose.verdict import HEALTHY, Finding, called, judge, summary
 from cutaway.errors import ArgumentError
 from cutaway.graph.walks import pullback
@@ -214,4 +214,4 @@ def _per_example(node: G.Node) -> bool:
 def _weight_norm(gradients: list[Tensor], examples: int) -> float | None:
     if not gradients:
         return None
-    return float(torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt()) / examples
+    return float(torch.stack([precise(gradient).square().sum() for gradient in gradients]).sum().sqrt()) / examples

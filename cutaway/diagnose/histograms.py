@@ -182,7 +182,7 @@ def histograms(
                 mean=float(value.mean()),
                 std=float(value.std(correction=0)),
                 gradient_norm=norm,
-                zero_gradients=float((adjoint == 0).double().mean()),
+                zero_gradients=float((adjoint == 0).float().mean()),
                 dead=dead,
                 saturated=saturated,
                 finding=judge(layer.name, _ratio(norm, norms[-1]), _ratio(size, sizes[0]), dead, saturated),
@@ -212,7 +212,7 @@ def _range(values: list[Tensor], bins: int) -> Float[Tensor, " e"]:
     for value in values:
         flat = value.flatten()
         flat = flat[:: max(1, len(flat) // 100_000)]  # the quantiles of a sample are near enough
-        flat = flat[torch.isfinite(flat)].double().sort().values
+        flat = flat[torch.isfinite(flat)].sort().values
         if len(flat):
             lows.append(float(flat[int(0.001 * (len(flat) - 1))]))
             highs.append(float(flat[round(0.999 * (len(flat) - 1))]))

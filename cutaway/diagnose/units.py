@@ -21,7 +21,7 @@ def active_units(layer: Layer, values: Tensor) -> Tensor:
 
 def dead_share(layer: Layer, values: Tensor) -> float | None:
     """Share of units that are zero for every example and place; None where the layer ends in no ReLU."""
-    return float((active_units(layer, values) == 0).double().mean()) if rectifier(layer) else None
+    return float((active_units(layer, values) == 0).float().mean()) if rectifier(layer) else None
 
 
 def saturated_share(layer: Layer, values: Tensor) -> float | None:
@@ -31,28 +31,28 @@ def saturated_share(layer: Layer, values: Tensor) -> float | None:
     and, unless that is 0, at its lower one (zeros of a ReLU6 count as dead units instead).
     """
     if layer.activation == "sigmoid":
-        return float((values * (1 - values) < SLOPE / 4).double().mean())
+        return float((values * (1 - values) < SLOPE / 4).float().mean())
     if layer.activation == "tanh":
-        return float((1 - values**2 < SLOPE).double().mean())
+        return float((1 - values**2 < SLOPE).float().mean())
     if layer.activation not in ("hardtanh", "hardsigmoid", "relu6"):
         return None
     low, high = bounds(layer.node)
     at_end = values >= (float("inf") if high is None else high)
     if low is not None and not rectifier(layer):
         at_end = at_end | (values <= low)
-    return float(at_end.double().mean())
+    return float(at_end.float().mean())
 
 
 def root_mean_square(values: Tensor) -> float:
     """The root of the mean square of all values."""
-    return float(values.double().square().mean().sqrt())
+    return float(precise(values).square().mean().sqrt())
 
 
 def example_norm(values: Tensor, examples: int) -> float:
     """The root mean square, over examples, of each example's Euclidean norm."""
-    return float((values.double().square().sum() / examples).sqrt())
+    return float((precise(values).square().sum() / examples).sqrt())
 
 
-def finite(values: Tensor) -> bool:
-    """Whether every value is a number."""
-    return bool(torch.isfinite(values).all())
+def precise(values: Tensor) -> Tensor:
+    """The values as float64, or as float32 on a device that knows no float64."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)

@@ -86,7 +86,7 @@ def curve(
         _walk(graph, start, end, goal, positions(order, chance), shares)
         for order in (flat, torch.rand(flat.shape, generator=generator).to(x.device))
     ]
-    return Curve(kind, shares, found[0].cpu(), found[1].cpu())
+    return Curve(kind, shares, found[0], found[1])
 
 
 def positions(importance: Float[Tensor, "n p"], chance: Float[Tensor, "n p"]) -> Int[Tensor, "n p"]:
@@ -114,7 +114,7 @@ def _walk(
         batch = [torch.where(position < round(float(shares[k]) * places), end, start) for k in chunk]
         value = measured(repeated(goal, len(chunk)), outputs(graph, torch.cat(batch)))  # (chunk · N,)
         found.append(value.unflatten(0, (len(chunk), len(start))))
-    return torch.cat(found).T.double()
+    return torch.cat(found).T.cpu().double()
 
 
 def measured(goal: Objective, output: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:

@@ -195,7 +195,7 @@ def checked(x: Any) -> Float[Tensor, "n ..."]:
 
 def _constant(values: Float[Tensor, "n ..."]) -> Tensor:
     flat = values.flatten(1)
-    return (flat == flat[:, :1]).all(1)
+    return (flat == flat[:, :1]).all(1).cpu()
 
 
 def _examples(indices: list[int]) -> str:

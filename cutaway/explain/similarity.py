@@ -93,8 +93,8 @@ def ssim(
     if a.dim() != 3:
         raise ArgumentError(f"structural similarity compares maps (N, H, W), got shape {tuple(a.shape)}")
     side = min(window, *a.shape[1:])
-    kernel = _gaussian(side - (side % 2 == 0), sigma).to(a.device)
-    first, second = (_unit(x.double())[:, None] for x in (a, b))  # (N, 1, H, W)
+    kernel = _gaussian(side - (side % 2 == 0), sigma)
+    first, second = (_unit(x.cpu().double())[:, None] for x in (a, b))  # (N, 1, H, W)
 
     def mean(x: Tensor) -> Tensor:
         return F.conv2d(x, kernel)
@@ -126,4 +126,4 @@ def _flattened(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         raise ArgumentError(
             f"two maps of one shape (N, …) can be compared, got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    return a.flatten(1), b.flatten(1)
+    return a.cpu().flatten(1), b.cpu().flatten(1)  # some devices know no float64
