@@ -1,9 +1,11 @@
 """Attacks on image classifiers, in pixel units, and an honest evaluation of how a model stands against them."""
 
 from cutaway.attack.apgd import apgd
+from cutaway.attack.auto import Effort, auto_attack
 from cutaway.attack.carlini import carlini_wagner
 from cutaway.attack.deepfool import deepfool
 from cutaway.attack.evaluate import evaluate
+from cutaway.attack.fab import fab
 from cutaway.attack.iterative import bim, momentum, pgd
 from cutaway.attack.norms import NORMS
 from cutaway.attack.oracle import MaskedGradientWarning
@@ -17,15 +19,18 @@ __all__ = [
     "NORMS",
     "Attack",
     "Check",
+    "Effort",
     "MaskedGradientWarning",
     "ModelModeWarning",
     "Rate",
     "RobustnessReport",
     "apgd",
+    "auto_attack",
     "bim",
     "carlini_wagner",
     "deepfool",
     "evaluate",
+    "fab",
     "fgsm",
     "load",
     "momentum",

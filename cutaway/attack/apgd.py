@@ -1,6 +1,6 @@
 """Auto-PGD: projected gradient ascent that sets its own step size from the progress it makes."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -56,19 +56,35 @@ def windows(steps: int, norm: str) -> list[int]:
     return found
 
 
-def run(
-    problem: Problem, loss: Loss, aim: Goal, steps: int, restart: int, tick: Tick, start: Tensor | None = None
-) -> Keeper:
-    """One run from a random point of the sphere; `aim` is what the loss looks at, the problem's goal what ends it."""
+@dataclass(frozen=True)
+class Plan:
+    """What a run does: the loss, and the goals it looks at (the problem's own goals end the run).
+
+    Attributes:
+        aim: labels and targets (N,) for the loss.
+        steps: gradient steps.
+        restart: number of the random start.
+        leave: whether solved examples leave the batch.
+    """
+
+    loss: Loss
+    aim: Goal
+    steps: int
+    restart: int = 0
+    leave: bool = True
+
+
+def run(problem: Problem, plan: Plan, tick: Tick, start: Tensor | None = None) -> tuple[Keeper, Tensor]:
+    """One run, from a random point of the sphere if no start (N, C, H, W) is given; also the points of largest loss."""
     keeper = Keeper(problem)
-    state, part, aim = _begin(problem, keeper, loss, aim, restart, start)
-    checks = windows(steps, problem.norm)
+    state, part, aim = _begin(problem, keeper, plan, start)
+    checks = windows(plan.steps, problem.norm)
     window = 0
-    for step in range(steps):
+    for step in range(plan.steps):
         if not len(state.rows):
             break
         state.x, state.old = _move(part, state, 1.0 if step == 0 else MOMENTUM), state.x
-        part, aim, answer = _look(part, aim, state, keeper, loss, tick)
+        part, aim, answer = _look(part, aim, state, keeper, plan, tick)
         if answer is None:
             break
         better = answer > state.best_loss
@@ -81,23 +97,24 @@ def run(
         if step + 1 in checks:
             (_check_l1 if part.norm == "l1" else _check)(part, state, window)
             window = 0
-    return keeper
+    highest = keeper.x.clone()
+    highest[state.rows] = state.best
+    return keeper, highest
 
 
-def _begin(
-    problem: Problem, keeper: Keeper, loss: Loss, aim: Goal, restart: int, start: Tensor | None
-) -> tuple[State, Problem, Goal]:
+def _begin(problem: Problem, keeper: Keeper, plan: Plan, start: Tensor | None) -> tuple[State, Problem, Goal]:
     rows = keeper.open()
-    part, aim = problem.keep(rows), aim.keep(rows)
-    x = _sphere(part, restart) if start is None else part.geometry.project(part.x, start[rows], part.radii)
+    part, aim = problem.keep(rows), plan.aim.keep(rows)
+    x = _sphere(part, plan.restart) if start is None else part.geometry.project(part.x, start[rows], part.radii)
     zero = torch.zeros(len(rows), dtype=x.dtype, device=x.device)
     first = 1.0 if part.norm == "l1" else 2.0
+    moved = lengths_entries(x - part.x).to(x.dtype)
     state = State(
         rows, x, x, x, x, x, zero, zero, torch.ones_like(zero), zero.clone(), zero, first * part.radii.to(x.dtype),
-        zero + 0.2, zero + x[0].numel() if len(rows) else zero,
+        moved / max(x[:1].numel(), 1) / 1.5, moved,
     )  # fmt: skip
     if len(rows):
-        part, aim, value = _look(part, aim, state, keeper, loss, lambda _: None)
+        part, aim, value = _look(part, aim, state, keeper, plan, lambda _: None)
         if value is not None:
             state.best, state.best_gradient, state.old = state.x, state.gradient, state.x
             state.best_loss = state.checked_loss = value
@@ -119,16 +136,16 @@ def _sphere(part: Problem, restart: int) -> Tensor:
 
 
 def _look(
-    part: Problem, aim: Goal, state: State, keeper: Keeper, loss: Loss, tick: Tick
+    part: Problem, aim: Goal, state: State, keeper: Keeper, plan: Plan, tick: Tick
 ) -> tuple[Problem, Goal, Tensor | None]:
     """Ask for loss and gradient at the current points; let the solved examples leave."""
-    answer = part.oracle.ascent(state.x, lambda logits, goal: loss(logits, goal), aim)
+    answer = part.oracle.ascent(state.x, plan.loss, aim)
     reached = part.goal.reached(answer.logits)
     keeper.offer(state.rows, state.x, reached, answer.value)
     keeper.note(state.rows, answer.value)
     tick(keeper.words())
     state.gradient = answer.gradient
-    if not reached.any():
+    if not plan.leave or not reached.any():
         return part, aim, answer.value
     stay = (~reached).nonzero()[:, 0]
     state.keep(stay)
@@ -199,7 +216,7 @@ def search(problem: Problem, loss: str, steps: int, restarts: int, tick: Tick) -
         if not len(rows):
             break
         part = problem.keep(rows)
-        merge(total, rows, narrowed(part, named_loss(loss), part.goal, steps, restart, tick))
+        merge(total, rows, narrowed(part, Plan(named_loss(loss), part.goal, steps, restart), tick))
     return total
 
 
@@ -212,21 +229,16 @@ def merge(total: Keeper, rows: Tensor, found: Keeper) -> None:
         total.note(rows[there], line[there])
 
 
-def narrowed(part: Problem, loss: Loss, aim: Goal, steps: int, restart: int, tick: Tick) -> Keeper:
-    """A run; for L1 three, in balls of 3ε, 2ε and ε, each from where the last ended."""
+def narrowed(part: Problem, plan: Plan, tick: Tick) -> Keeper:
+    """A run; for L1 three, in balls of 3ε, 2ε and ε, each from where the last was highest."""
     if part.norm != "l1":
-        return run(part, loss, aim, steps, restart, tick)
-    lengths = [int(0.3 * steps), int(0.3 * steps)]
-    start: Tensor | None = None
-    for factor, length in ((3.0, lengths[0]), (2.0, lengths[1])):
-        wide = _with_radii(part, factor)
-        start = run(wide, loss, aim, length, restart, tick, start).x
-    return run(part, loss, aim, steps - sum(lengths), restart, tick, start)
-
-
-def _with_radii(part: Problem, factor: float) -> Problem:
-    wide = part.keep(torch.arange(len(part.x), device=part.x.device))
-    return Problem(wide.oracle, wide.x, wide.goal, wide.norm, wide.radii * factor, wide.draws, wide.clean)
+        return run(part, plan, tick)[0]
+    length = int(0.3 * plan.steps)
+    highest: Tensor | None = None
+    for factor in (3.0, 2.0):
+        wide = replace(part, radii=part.radii * factor)
+        highest = run(wide, replace(plan, steps=length, leave=False), tick, highest)[1]
+    return run(part, replace(plan, steps=plan.steps - 2 * length), tick, highest)[0]
 
 
 def apgd(

@@ -41,5 +41,9 @@ TABLE = {
     "carlini_wagner": Row(
         attack.carlini_wagner, ("l2",), bounded=False, settings={"steps": 60, "searches": 5, "rate": 0.1, "weight": 0.1}
     ),
+    "fab": Row(attack.fab, ALL, bounded=False, settings={"steps": 30}),
+    "auto_attack": Row(
+        attack.auto_attack, ALL, targeted=False, settings={"effort": attack.Effort(steps=15, targets=2, queries=30)}
+    ),
 }
 CASES = [(name, norm) for name, row in TABLE.items() for norm in row.norms]

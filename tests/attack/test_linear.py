@@ -1,5 +1,7 @@
 """On softmax regression the best attacks are known: distances to hyperplanes, steepest directions, exact losses."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -71,3 +73,80 @@ def test_restarts_only_help(net, digits):
     four = attack.pgd(net, *digits, eps=0.1, steps=5, restarts=4, progress=False)
     assert four.success_rate >= one.success_rate
     assert bool((four.success >= one.success).all())
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
+def test_deepfool_finds_the_nearest_hyperplane(case, norm, dual):
+    linear, x, y = case
+    found = attack.deepfool(linear, x, y, norm=norm, overshoot=1e-4, progress=False)
+    assert found.success.all()
+    needed = smallest(linear, x, y, dual)
+    free = (found.x.flatten(1).amin(1) > 0) & (found.x.flatten(1).amax(1) < 1)  # the box was not met
+    assert free.double().mean() > 0.9
+    assert torch.allclose(found.distance[free], needed[free], rtol=1e-3, atol=2e-6)
+    assert (found.distance >= needed).all()
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2), ("l1", float("inf"))])
+def test_fab_finds_the_nearest_hyperplane(case, norm, dual):
+    linear, x, y = case
+    found = attack.fab(linear, x, y, norm=norm, steps=60, progress=False)
+    assert found.success.all()
+    needed = smallest(linear, x, y, dual)
+    inside = (needed < 0.2) if norm != "l1" else torch.zeros(len(x), dtype=torch.bool)
+    assert (found.distance >= needed - 1e-6).all()  # nothing is nearer than the nearest
+    assert (found.distance[inside] <= needed[inside] * 1.006).all()  # 0.9 of the way back, 1.05 of the rest forth
+
+
+def test_carlini_wagner_finds_the_nearest_hyperplane(case):
+    linear, x, y = case
+    found = attack.carlini_wagner(linear, x[:20], y[:20], steps=300, rate=0.02, weight=0.1, progress=False)
+    needed = smallest(linear, x[:20], y[:20], 2)
+    assert found.success.all()
+    assert (found.distance >= needed - 1e-6).all()
+    assert (found.distance / needed).median() < 1.005
+    assert (found.distance <= needed * 1.2).all()
+
+
+@pytest.mark.parametrize("shift", [0.0, -500.0], ids=["as trained", "all logits negative"])
+def test_carlini_wagner_with_negative_logits_and_pixels_at_the_ends(linear, digits, shift):
+    x, y = digits[0][:20].double().round(), digits[1][:20]  # every pixel is exactly 0 or 1
+    found = attack.carlini_wagner(
+        lambda images: linear(images) + shift, x, y, steps=150, rate=0.05, searches=6, weight=0.1, progress=False
+    )
+    assert found.success.all()
+    assert found.distance.max() < 2
+
+
+def test_failures_are_given_back_as_they_were(linear, digits):
+    x, y = digits[0][:10].double(), digits[1][:10]
+    constant = lambda images: linear(images) * 0 + torch.nn.functional.one_hot(y[:1], 10)  # noqa: E731
+    rows = y == y[0]
+    methods = (partial(attack.carlini_wagner, steps=10, searches=2), partial(attack.deepfool, steps=5))
+    for method in methods:
+        with pytest.warns(attack.MaskedGradientWarning):
+            found = method(constant, x[rows], y[rows], progress=False)
+        assert not found.success.any()
+        assert torch.equal(found.x, x[rows])
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2), ("l1", float("inf"))])
+@pytest.mark.parametrize("loss", ["cross_entropy", "dlr"])
+def test_apgd_succeeds_exactly_beyond_the_hyperplane(case, norm, dual, loss):
+    linear, x, y = case
+    needed = smallest(linear, x, y, dual)
+    eps = float(needed.median())
+    found = attack.apgd(linear, x, y, eps=eps, norm=norm, loss=loss, restarts=3, progress=False)
+    assert not found.success[needed > eps * 1.0001].any()
+    # Cross-entropy may climb towards a class that is not the nearest one.
+    assert found.success[needed < eps * 0.9].double().mean() > (0.95 if loss == "dlr" and norm != "l1" else 0.8)
+
+
+def test_auto_attack_is_the_exact_answer_on_a_linear_model(case):
+    linear, x, y = case
+    needed = smallest(linear, x, y, 1)
+    eps = float(needed.median())
+    few = attack.Effort(steps=30, targets=9, queries=20)
+    found = attack.auto_attack(linear, x, y, eps=eps, effort=few, progress=False)
+    sure = (needed - eps).abs() > 0.005 * eps
+    assert torch.equal(found.success[sure], (needed < eps)[sure])
