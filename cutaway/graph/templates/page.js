@@ -245,13 +245,20 @@ function drawWires(list, out, mirror) {
   }
 }
 
-function drawKept(p, out, shift) {  // what the backward pass keeps of the forward pass, across
-  if (p.frame) { for (const child of p.inner) drawKept(child, out, shift); return; }
-  const back = boxes[p.i].back;
-  if (!back || !back.kept || !takesPart(p.i)) return;
-  const y = p.y + p.h / 2, gap = placed.w + 8;
-  out.push(`<path class="kept" d="M${n1(p.x + p.w)} ${n1(y)}H${n1(p.x + shift)}"/>`);
-  out.push(`<text class="keeps" x="${n1(gap)}" y="${n1(y - 3)}">${short(back.kept)}B</text>`);
+function keeps(p, found = new Map()) {  // the closed boxes that keep values, by their height in the picture
+  if (p.frame) for (const child of p.inner) keeps(child, found);
+  else {
+    const back = boxes[p.i].back, y = n1(p.y + p.h / 2);
+    if (back && back.kept && takesPart(p.i)) found.set(y, [...(found.get(y) || []), p]);
+  }
+  return found;
+}
+function drawKept(out, shift) {  // what the backward pass keeps of the forward pass, across
+  for (const [y, row] of keeps(placed)) {
+    for (const p of row) out.push(`<path class="kept" d="M${n1(p.x + p.w)} ${y}H${n1(p.x + shift)}"/>`);
+    const total = row.reduce((sum, p) => sum + boxes[p.i].back.kept, 0);
+    out.push(`<text class="keeps" x="${n1(placed.w + 10)}" y="${n1(y - 3)}">${short(total)}B</text>`);
+  }
 }
 
 function drawSlopes(list, out) {  // local derivatives beside the arrows
@@ -274,7 +281,7 @@ function draw() {
     if (!mirror) drawSlopes(list, out);
     out.push("</g>");
   };
-  if (both) drawKept(placed, out, shift);
+  if (both) drawKept(out, shift);
   if (state.pass !== "backward") side(false, 0);
   if (state.pass !== "forward") side(true, both ? shift : 0);
   state.width = placed.w + (both ? shift : 0);
@@ -335,12 +342,14 @@ function details(i) {
 }
 
 // ---- moving about ----
+const SMALLEST = 0.7;
 function look() { $("graph").setAttribute("transform", `translate(${state.x.toFixed(2)} ${state.y.toFixed(2)}) scale(${state.k.toFixed(4)})`); }
 function fit(all) {
   const r = $("stage").getBoundingClientRect(), wide = (r.width - 24) / state.width;
   state.k = Math.min(1.25, wide, all ? (r.height - 24) / placed.h : Infinity);
-  if (!all) state.k = Math.max(state.k, Math.min(0.55, wide));
-  state.x = (r.width - state.width * state.k) / 2;
+  const first = placed.inner ? placed.inner[0] : placed, least = state.pass === "both" ? SMALLEST - 0.2 : SMALLEST, small = !all && wide < least;
+  if (small) state.k = least;  // better to start at the input than with letters too small to read
+  state.x = small ? r.width / 2 - (first.x + first.w / 2) * state.k : (r.width - state.width * state.k) / 2;
   state.y = all ? Math.max(12, (r.height - placed.h * state.k) / 2) : 12;
   look();
 }
