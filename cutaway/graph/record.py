@@ -5,6 +5,7 @@ number read out of a tensor is a constant. Such a graph says so: `graph.speciali
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -98,8 +99,7 @@ def record(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any], names:
             result["out"], result["spec"] = pytree.tree_flatten(module(*args, **kwargs))
             return [t for t in result["out"] if isinstance(t, torch.Tensor)] + [current(name) for name in buffers]
 
-    plain = torch.backends.mkldnn.flags(enabled=False)  # its recurrent kernels have no derivative of their own
-    with plain, torch.enable_grad(), fx_traceback.preserve_node_meta():
+    with _plain_kernels(), torch.enable_grad(), fx_traceback.preserve_node_meta():
         traced = make_fx(
             torch.func.functionalize(run, remove="mutations"),
             record_stack_traces=True,
@@ -112,6 +112,15 @@ def record(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any], names:
     graph = read(module, program, (inputs, dict(keywords)), names)
     graph.specialised = True
     return graph
+
+
+@contextlib.contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Without oneDNN, whose recurrent kernels have no derivative of their own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ from cutaway.graph.record import record
 from cutaway.graph.rows import Row, fallback_row
 from tests.contracts.calls import Call, T
 from tests.contracts.rows import ROWS
+from tests.contracts.rows_elementwise import ACTIVATIONS, ELEMENTWISE
+from tests.contracts.rows_network import RECURRENT
 
 TOLERANCE, SINGLE = 1e-8, 1e-5
 CASES = [
@@ -173,8 +175,7 @@ def test_the_fallback_agrees(name: str, call: Call, monkeypatch: pytest.MonkeyPa
         assert close(adjoints[key], expected), key
 
 
-# whose kernels torch.func.vjp cannot differentiate
-ONLY_BY_ROW: set[str] = set()
+ONLY_BY_ROW = {"copy"}  # torch.func.vjp cannot differentiate it
 
 
 class Adjoints(nn.Module):
@@ -198,7 +199,19 @@ def second_graph(name: str, call: Call) -> tuple[Graph, Any, list[torch.Tensor]]
     return record(model, (*tensors, *seeds), {}, names), which, [*tensors, *seeds]
 
 
-SECOND = [case for case in CASES if case.values[1].second and not case.values[1].random]
+def second_cases() -> list:
+    """Two calls of each elementwise operation, one of each recurrent network, all calls of the others."""
+    found = []
+    for name, calls in ROWS.items():
+        kept = 2 if name in ELEMENTWISE or name in ACTIVATIONS else 1 if name in RECURRENT else len(calls)
+        for position, each in enumerate(calls):
+            if each.second and not each.random:
+                marks = [] if position < kept else [pytest.mark.slow]
+                found.append(pytest.param(name, each, id=f"{name}-{position}", marks=marks))
+    return found
+
+
+SECOND = second_cases()
 
 
 @pytest.mark.parametrize(("name", "call"), SECOND)
