@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from cutaway.report.svg import WIDTH, Scale, canvas, legend, path, tag
+from cutaway.report.svg import WIDTH, Scale, canvas, legend, number, path, tag
 
 
 def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
@@ -16,39 +16,23 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
         counts: examples by true and predicted class, square.
         names: the classes, in order.
     """
-    left, top = 12 + 6.2 * min(max(map(len, names)), 12), 16.0
+    longest = min(max(map(len, names)), 12)
+    left, top = 12 + 6.2 * longest, 16.0
     cell = (WIDTH - left - 2) / len(names)
-    worst = (
-        max(
-            (n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j),
-            default=0,
-        )
-        or 1
-    )
-    parts = [tag("text", "predicted →", x=left, y=top + cell * len(names) + 26, class_="axis")]
+    slanted = 6.2 * longest > cell
+    below = top + cell * len(names)
+    under = 5 * longest if slanted else 13.0  # room for the names under the columns
+    worst = max((n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j), default=0) or 1
+    parts = [tag("text", "predicted →", x=0, y=below + under + 13, class_="axis")]
     parts.append(tag("text", "true ↓", x=0, y=top - 5, class_="axis"))
     for i, row in enumerate(counts):
-        parts.append(
-            tag(
-                "text",
-                names[i][:12],
-                x=left - 5,
-                y=top + (i + 0.5) * cell + 4,
-                text_anchor="end",
-            )
-        )
-        below = top + cell * len(names) + 13
-        parts.append(
-            tag(
-                "text",
-                names[i][: max(int(cell / 6), 1)],
-                x=left + (i + 0.5) * cell,
-                y=below,
-                text_anchor="middle",
-            )
-        )
-        parts += [_cell(n, i, j, left, top, cell, worst / 1, sum(row), names) for j, n in enumerate(row)]
-    return canvas(top + cell * len(names) + 30, *parts, label="confusion matrix", class_="matrix")
+        parts.append(tag("text", names[i][:12], x=left - 5, y=top + (i + 0.5) * cell + 4, text_anchor="end"))
+        x, y = left + (i + 0.5) * cell, below + 13
+        turn = f"rotate(-45 {number(x)} {number(y - 3)})" if slanted else None
+        anchor = "end" if slanted else "middle"
+        parts.append(tag("text", names[i][:12], x=x + 3 * slanted, y=y, text_anchor=anchor, transform=turn))
+        parts += [_cell(n, i, j, left, top, cell, worst, sum(row), names) for j, n in enumerate(row)]
+    return canvas(below + under + 17, *parts, label="confusion matrix", class_="matrix")
 
 
 def _cell(

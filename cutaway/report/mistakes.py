@@ -13,7 +13,7 @@ from cutaway.report.words import count, listed, percent
 TITLE = "Where it errs"
 
 MOST_CLASSES = 40  # beyond this a confusion matrix cannot be read
-MOST_MISTAKES = 24
+MOST_MISTAKES = 16
 ROOM = 12  # examples shown at least
 
 

@@ -13,9 +13,10 @@ from cutaway.report.figures import Ridge, ridges
 from cutaway.report.page import Figure, Section
 from cutaway.report.subject import Subject
 from cutaway.report.svg import Scale
+from cutaway.report.words import listed
 
 TITLE = "Signals by depth"
-MOST_LAYERS = 24
+MOST_LAYERS = 16
 
 
 def section(subject: Subject) -> Section:
@@ -63,10 +64,12 @@ def _figures(subject: Subject, start: Histograms | None, end: Histograms, shown:
         name = subject.plain(after.name)
         values.append(_ridge(name, before, after, "values", after.value_edges, spread))
         gradients.append(_ridge(name, before, after, "gradients", 10 ** after.gradient_edges.double(), norm))
-    caption = (
-        "Look from top (input) to bottom (output): a layer that shrinks to a spike passes nothing on, one that spreads "
-        f"ever wider explodes{_silence(end)}."
-    )
+    signs = ["a layer that shrinks to a spike passes nothing on", "one that spreads ever wider explodes"]
+    if any(layer.dead is not None for layer in end.layers):
+        signs.append("a tall spike at zero after a ReLU is units that are silent")
+    if any(layer.saturated is not None for layer in end.layers):
+        signs.append("spikes at the ends of the range are units in saturation")
+    caption = f"Look from top (input) to bottom (output): {listed(signs)}."
     first = Figure("Activations", caption, _by_axis(values))
     caption = (
         "Look whether the hills stay above one another: hills that wander left towards the input are vanishing "
@@ -76,16 +79,6 @@ def _figures(subject: Subject, start: Histograms | None, end: Histograms, shown:
     low, high = _occupied(start, end)
     scale = Scale(edges[low], edges[high], log=True)
     return [first, Figure("Gradients", caption, ridges(gradients, scale, "|∂loss/∂activation|"))]
-
-
-def _silence(end: Histograms) -> str:
-    """What else to look for, by the activations there are."""
-    said = ""
-    if any(layer.dead is not None for layer in end.layers):
-        said += ", a tall spike at zero after a ReLU is units that are silent"
-    if any(layer.saturated is not None for layer in end.layers):
-        said += ", and spikes at the ends of the range are units in saturation"
-    return said
 
 
 def _by_axis(rows: Sequence[Ridge]) -> Markup:

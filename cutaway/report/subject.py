@@ -112,7 +112,7 @@ def read_subject(folder: Path, data: Any = None, model: nn.Module | None = None)
     classifies = run.settings.get("loss") in ("cross_entropy", "nll", "hinge") or "accuracy" in run.history
     return Subject(
         folder=folder,
-        name=named.get("name") or named.get("class") or type(run.model).__name__,
+        name=named.get("name") or type(run.model.model if isinstance(run.model, Normalized) else run.model).__name__,
         data=data_name(run.record),
         record=run.record,
         history=run.history,

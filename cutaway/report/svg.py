@@ -41,7 +41,7 @@ def canvas(height: float, *children: object, label: str, width: float = WIDTH, c
 
 @dataclass(frozen=True)
 class Scale:
-    """A range of values on an axis, linear or logarithmic.
+    """A range of values on an axis, linear or logarithmic, labelled plainly, in per cent, or at whole numbers only.
 
     >>> Scale(1, 100, log=True)(10)
     0.5
@@ -53,6 +53,7 @@ class Scale:
     high: float
     log: bool = False
     percent: bool = False
+    whole: bool = False
 
     def __call__(self, value: float) -> float:
         """Place a value between 0 (low) and 1 (high); what lies outside is put on the edge."""
@@ -67,7 +68,7 @@ class Scale:
         span = (self.high - self.low) or 1.0
         for step in _steps(span / most):
             first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-            if last - first < most:
+            if last - first < most and (not self.whole or step >= 1):
                 return [round(k * step, 12) for k in range(first, last + 1)]
         return []
 
@@ -99,7 +100,7 @@ class Scale:
 def _steps(about: float) -> Iterable[float]:
     """Yield growing round steps from somewhat below `about`."""
     power = math.floor(math.log10(about)) if about > 0 else 0
-    return (m * 10.0**k for k in range(power, power + 3) for m in (1, 2, 5))
+    return (m * 10.0**k for k in range(power, power + 4) for m in (1, 2, 5))
 
 
 def around(
@@ -112,7 +113,7 @@ def around(
     """Make the scale that shows all finite values with a little room.
 
     >>> around([1.0, 3.0], pad=0.5)
-    Scale(low=0.0, high=4.0, log=False, percent=False)
+    Scale(low=0.0, high=4.0, log=False, percent=False, whole=False)
     """
     kept = [float(v) for v in values if math.isfinite(v) and (v > 0 or not log)]
     if not kept:

@@ -47,7 +47,7 @@ def _without_validation(loss: Sequence[float]) -> str:
 
 def _curves(subject: Subject) -> list[Figure]:
     history, epochs = subject.history, list(range(1, len(subject.history["loss"]) + 1))
-    x = Scale(1, max(epochs[-1], 2))
+    x = Scale(1, max(epochs[-1], 2), whole=True)
     mark = (subject.best_epoch, "kept") if history.get("validation_loss") else None
     loss = _pair(history, "loss", epochs)
     values = [value for one in loss for value in one.y]

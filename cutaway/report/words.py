@@ -127,20 +127,25 @@ class Curves:
         rise = validation[last] / validation[best] - 1
         if validation[last] - validation[best] < 2 * self._wobble():
             rise = 0.0
-        if last > best and rise > 0.05 and train[last] < 0.97 * train[best]:
+        if last - best < 3:
+            return self._underfit()
+        if rise > 0.05 and train[last] < 0.97 * train[best]:
             fell = f"training loss fell from {train[best]:.3g} to {train[last]:.3g}"
             return [f"After that it overfitted: {fell} while validation loss rose by {100 * rise:.0f} %."]
-        if last > best and rise > 0.05:
+        if rise > 0.05:
             return [
                 f"After that validation loss rose by {100 * rise:.0f} % without training loss falling: unstable steps."
             ]
-        if self.train_accuracy and self.train_accuracy[best] < 0.9 and train[last] > 0.5 * train[0]:
-            right = f"it is right on only {percent(self.train_accuracy[best])} of the examples it was trained on"
-            fell = f"training loss fell by no more than {percent(1 - train[last] / train[0], 0)}"
-            return [f"It underfits: {right}, and {fell}. More epochs, a higher rate or a larger network would help."]
-        if last > best:
-            return ["No overfitting shows: validation loss did not rise by more than its usual wobble until the end."]
-        return []
+        stayed = "validation loss did not rise by more than its usual wobble until the end"
+        return self._underfit() or [f"No overfitting shows: {stayed}."]
+
+    def _underfit(self) -> list[str]:
+        train = self.train_loss
+        if not self.train_accuracy or self.train_accuracy[self.best] >= 0.9 or train[-1] <= 0.5 * train[0]:
+            return []
+        right = f"it is right on only {percent(self.train_accuracy[self.best])} of the examples it was trained on"
+        fell = f"training loss fell by no more than {percent(1 - train[-1] / train[0], 0)}"
+        return [f"It underfits: {right}, and {fell}. More epochs, a higher rate or a larger network would help."]
 
     def _wobble(self) -> float:
         """The median change of validation loss from one epoch to the next, over the second half."""

@@ -78,7 +78,7 @@ def test_an_existing_run_is_refused(run_folder):
 
 
 def test_train_ends_with_accuracy_interval_and_the_report(tmp_path, monkeypatch):
-    monkeypatch.setattr(adversarial, "LADDER", (0.0, 0.1))
+    monkeypatch.setattr(adversarial, "STRETCH", (1.0,))
     monkeypatch.setattr(adversarial, "EXAMPLES", (8, 8))
     folder = tmp_path / "run"
     found = call("train", "lenet5", "--data", "digits", "--out", folder, "--epochs", "1")

@@ -20,5 +20,5 @@ def run_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def quick_attacks(monkeypatch) -> None:
     """Attack few images at few ε."""
-    monkeypatch.setattr(adversarial, "LADDER", (0.0, 0.1, 0.3))
+    monkeypatch.setattr(adversarial, "STRETCH", (1.0, 2.0))
     monkeypatch.setattr(adversarial, "EXAMPLES", (16, 16))

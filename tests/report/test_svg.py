@@ -23,6 +23,13 @@ def test_linear_ticks_are_round_few_and_inside(low, high, most):
     assert min(abs(mantissa - round_) for round_ in (1, 2, 5)) < 1e-6
 
 
+@pytest.mark.parametrize("last", [2, 3, 7, 36, 1000])
+def test_whole_ticks_are_whole(last):
+    ticks = Scale(1, last, whole=True).ticks(6)
+    assert len(ticks) >= 2
+    assert all(tick == int(tick) for tick in ticks)
+
+
 @pytest.mark.parametrize("low, high", [(0.02, 2), (1e-8, 1), (3, 7), (1, 1e12)])
 def test_log_ticks_are_few_and_inside(low, high):
     ticks = Scale(low, high, log=True).ticks(5)

@@ -41,6 +41,12 @@ def test_a_rise_of_validation_without_a_fall_of_training_is_instability():
     assert "unstable" in " ".join(Curves(train, train, best=9).read())
 
 
+def test_two_epochs_are_too_few_for_a_verdict():
+    text = " ".join(Curves([0.12, 0.08], [0.009, 0.011], best=0).read())
+    assert "overfit" not in text
+    assert "unstable" not in text
+
+
 def test_underfitting_is_seen():
     loss = [2.3, 2.25, 2.2, 2.19]
     text = " ".join(Curves(loss, loss, [0.1, 0.12, 0.15, 0.16], [0.1, 0.1, 0.14, 0.15], best=3, examples=100).read())

@@ -60,12 +60,12 @@ def checked(text: str) -> Checker:
 
 @pytest.fixture(scope="module")
 def page(run_folder):
-    kept = adversarial.LADDER, adversarial.EXAMPLES
-    adversarial.LADDER, adversarial.EXAMPLES = (0.0, 0.1, 0.3), (16, 16)
+    kept = adversarial.STRETCH, adversarial.EXAMPLES
+    adversarial.STRETCH, adversarial.EXAMPLES = (1.0, 2.0), (16, 16)
     try:
         return report.write(run_folder, progress=False).read_text("utf-8")
     finally:
-        adversarial.LADDER, adversarial.EXAMPLES = kept
+        adversarial.STRETCH, adversarial.EXAMPLES = kept
 
 
 def test_the_page_is_balanced_and_every_chapter_is_made(page):
