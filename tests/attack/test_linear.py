@@ -83,7 +83,7 @@ def test_deepfool_finds_the_nearest_hyperplane(case, norm, dual):
     needed = smallest(linear, x, y, dual)
     free = (found.x.flatten(1).amin(1) > 0) & (found.x.flatten(1).amax(1) < 1)  # the box was not met
     assert free.double().mean() > 0.9
-    assert torch.allclose(found.distance[free], needed[free], rtol=1e-3, atol=2e-6)
+    assert torch.allclose(found.distance[free], needed[free], rtol=1e-3, atol=2e-5)  # a firm lead costs a little
     assert (found.distance >= needed).all()
 
 
