@@ -210,7 +210,25 @@ def _export(module: nn.Module, inputs: tuple, keywords: dict, batch: int | None)
             if isinstance(leaf, torch.Tensor) and leaf.ndim and leaf.shape[0] == batch:
                 collection[leaf] = {0: torch.export.Dim.AUTO}
         shapes = collection.dynamic_shapes(module, inputs, keywords)
-    return torch.export.export(module, inputs, keywords, dynamic_shapes=shapes, strict=False)
+    with _source_lines_of(module):
+        return torch.export.export(module, inputs, keywords, dynamic_shapes=shapes, strict=False)
+
+
+@contextlib.contextmanager
+def _source_lines_of(module: nn.Module) -> Iterator[None]:
+    """Let nodes made by a captured function name its lines; PyTorch's tracer looks for methods called `forward` only."""
+    function = inspect.unwrap(module.function) if isinstance(module, FunctionModule) else None
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    anchors = getattr(torch.fx.proxy, "_STACK_TRACE_ANCHORS", None)  # private: without it lines are only less precise
+    anchor = (code.co_filename, code.co_name) if code is not None else None
+    if anchor is None or not isinstance(anchors, set) or anchor in anchors:
+        yield
+        return
+    anchors.add(anchor)
+    try:
+        yield
+    finally:
+        anchors.discard(anchor)
 
 
 def _input_names(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from cutaway.errors import CaptureError
 from cutaway.graph.functional_form import functional_twin, in_place, is_functional, remove_identities
-from cutaway.graph.graph import Graph
+from cutaway.graph.graph import Graph, tensor_at
 from cutaway.graph.nodes import Node, link, nodes_in
 from cutaway.graph.rows import TABLE
 
@@ -58,7 +58,7 @@ def convert(module: nn.Module, exported: Any, inputs: Any, names: Sequence[str])
 
 def read(module: nn.Module, exported: Any, inputs: Any, names: Sequence[str]) -> Graph:
     """Read a program that is free of side effects as a `Graph`; arguments as for `convert`."""
-    reader = _Reader(exported)
+    reader = _Reader(exported, module)
     for fx_node in exported.graph_module.graph.nodes:
         reader.read(fx_node)
     signature = exported.graph_signature
@@ -79,6 +79,7 @@ def read(module: nn.Module, exported: Any, inputs: Any, names: Sequence[str]) ->
     in_spec = pytree.tree_flatten(inputs)[1]
     graph = Graph(module, nodes, outputs, in_spec, exported.call_spec.out_spec)
     graph.updates, graph.input_slots = updates, slots
+    graph.by_name |= {name: node for name, node in reader.aliases.items() if node in graph.nodes}
     return graph
 
 
@@ -132,8 +133,9 @@ def _detach_no_grad_regions(exported: Any) -> None:
 class _Reader:
     """Reads the nodes of an exported program one by one."""
 
-    def __init__(self, exported: Any) -> None:
-        self.exported = exported
+    def __init__(self, exported: Any, module: nn.Module) -> None:
+        self.exported, self.module = exported, module
+        self.aliases: dict[str, Node] = {}  # further names of tied parameters
         self.nodes: list[Node] = []
         self.known: dict[str, Any] = {}  # by the exported program's names
         self.symbols: dict[str, str] = {}
@@ -163,10 +165,22 @@ class _Reader:
         kind = LEAVES.get(spec.kind)
         if kind is None:
             raise CaptureError(f"input {fx_node.name!r} of kind {spec.kind.name} is no tensor")
+        tied = self.tied(kind, spec.target)
+        if tied is not None:
+            self.known[fx_node.name] = self.aliases[spec.target] = tied
+            return
         node = Node(spec.target or fx_node.name, kind, target=spec.target or "")
         if kind == "constant":
             node.value = self.exported.constants[spec.target]
         self.add(fx_node, node)
+
+    def tied(self, kind: str, target: str | None) -> Node | None:
+        """The node of a parameter that was met before under another name: one tensor has one adjoint."""
+        if kind != "parameter" or target is None:
+            return None
+        tensor = tensor_at(self.module, target)
+        same = [n for n in self.nodes if n.kind == "parameter" and tensor_at(self.module, n.target) is tensor]
+        return same[0] if same else None
 
     def operation(self, fx_node: Any) -> None:
         args, kwargs = (self.translate(tree) for tree in (fx_node.args, fx_node.kwargs))

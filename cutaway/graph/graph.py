@@ -215,7 +215,7 @@ class Graph:
             return node.value
         if node.kind == "prepared":
             return self.prepared(node)
-        return _tensor_at(self.module, node.target)
+        return tensor_at(self.module, node.target)
 
     def prepared(self, node: Node) -> Any:
         """A value that depends on parameters only: computed anew when one of them has changed since."""
@@ -250,7 +250,8 @@ class Graph:
         return [node for node in self.nodes if node in reach]
 
 
-def _tensor_at(module: nn.Module, target: str) -> torch.Tensor:
+def tensor_at(module: nn.Module, target: str) -> torch.Tensor:
+    """A module's parameter or buffer by its qualified name."""
     path, _, leaf = target.rpartition(".")
     return getattr(module.get_submodule(path) if path else module, leaf)
 

@@ -71,6 +71,9 @@ class Rewrite:
         link(nodes)
         made = type(old)(old.module, nodes, outputs, old.in_spec, old.out_spec)
         made.updates = updates
+        kept = set(nodes)
+        aliases = {name: self.new[node] for name, node in old.by_name.items() if node.kind == "parameter"}
+        made.by_name |= {name: node for name, node in aliases.items() if node in kept}
         leaves = {**self.new, **self.leaves}
         made.input_slots = [leaves[slot] if isinstance(slot, Node) else slot for slot in old.input_slots]
         return made

@@ -34,6 +34,24 @@ def test_names_say_where_a_node_stands() -> None:
     assert graph["block.conv"].shape == ("N", 3, 9, 9) and graph["block.conv"].dtype == torch.float64
 
 
+def test_the_nodes_of_a_function_name_its_lines() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        y = x.sin()
+        return y * 2
+
+    graph = ct.capture(function, torch.ones(3))
+    assert graph["sin"].source.endswith("y = x.sin()") and graph["mul"].source.endswith("return y * 2")
+
+
+def test_tied_parameters_are_one_node_with_the_sum_of_both_adjoints() -> None:
+    layer = nn.Linear(3, 3).double()
+    model, x = nn.Sequential(layer, nn.Tanh(), layer), torch.randn(2, 3, dtype=torch.float64)
+    graph = ct.capture(model, x)
+    assert graph["2.weight"] is graph["0.weight"] and len(graph.parameters) == 2
+    theirs = torch.autograd.grad(model(x).sum(), layer.weight)[0]
+    assert torch.allclose(graph.gradient(wrt="2.weight")(x), theirs, rtol=1e-12)
+
+
 def test_a_module_called_output_does_not_hide_the_output() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
