@@ -27,7 +27,8 @@ def main() -> None:
     shipped = graph.gradient(rules=ct.rules.guided)(x)
     print(f"plain gradient          norm {plain.norm():.5f}")
     print(f"own rule at {first:<11} norm {one.norm():.5f}")
-    print(f"own rule at every ReLU  norm {everywhere.norm():.5f}, equal to ct.rules.guided: {everywhere.equal(shipped)}")
+    same = everywhere.equal(shipped)
+    print(f"own rule at every ReLU  norm {everywhere.norm():.5f}, equal to ct.rules.guided: {same}")
     print("\nthe program it makes, from the output back:\n")
     code = graph.gradient(rules={"relu": supportive}).code
     print("\n".join(line for line in code.splitlines() if " d_" in line and " = " in line))

@@ -20,7 +20,7 @@ class MaskedGradientWarning(UserWarning):
 
 
 Model = nn.Module | Callable[[Tensor], Tensor]
-BLACK_BOX = "random_noise, square, boundary or hop_skip_jump"
+BLACK_BOX = "square (or random_noise)"
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def _row(line: "list[Axes]", attack: "Attack", row: int, names: list[str] | None
     change = attack.perturbation[row]
     shown = [
         attack.original[row],
-        0.5 + AMPLIFY * change / 2,
+        0.5 + AMPLIFY * change,
         0.5 + change.sign() / 2,
         attack.x[row],
         *([attack.control.x[row]] if attack.control is not None else []),

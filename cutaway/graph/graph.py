@@ -149,7 +149,7 @@ class Graph:
         return measuring.measure(self, inputs, of, wrt, repeats)
 
     def draw(self, path: str | Path | None = None, depth: int | None = 1, **options: Any) -> drawing.Drawing:
-        """Draw the graph, modules open to a depth; saves to `path` (.svg or .html). Options: see `cutaway.graph.draw`."""
+        """Draw the graph, modules open to a depth, to `path` (.svg or .html) if given; see `cutaway.graph.draw`."""
         return drawing.draw(self, path, depth, **options)
 
     def jvp(self, of: str | Node = "output", wrt: str | Node | Sequence[str | Node] | None = None) -> Tangents:

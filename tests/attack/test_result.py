@@ -68,5 +68,5 @@ def test_panel_says_labels_and_confidences(found):
 
 def test_plot_shows_the_perturbation_ten_times(found):
     image = found.plot(rows=[0]).axes[1].images[0].get_array()
-    expected = (0.5 + 5 * (found.x - found.original)[0, 0]).clamp(0, 1)
+    expected = (0.5 + 10 * (found.x - found.original)[0, 0]).clamp(0, 1)
     assert torch.allclose(torch.tensor(image), expected, atol=1e-6)

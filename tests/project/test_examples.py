@@ -1,0 +1,32 @@
+"""The examples run, and print what stands at their top."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPECTED = {
+    "least_squares.py": ["-8.8, -1.9", "w → dot → add → sub → pow → add_1", "residual = y - prediction"],
+    "own_rule.py": ["equal to ct.rules.guided: True", "vjp_relu_self"],
+}
+
+
+def test_every_example_is_here() -> None:
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", list(EXPECTED))
+def test_an_example_prints_what_it_promises(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for text in EXPECTED[name]:
+        assert text in done.stdout
