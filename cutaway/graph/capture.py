@@ -216,7 +216,7 @@ def _export(module: nn.Module, inputs: tuple, keywords: dict, batch: int | None)
 
 @contextlib.contextmanager
 def _source_lines_of(module: nn.Module) -> Iterator[None]:
-    """Let nodes made by a captured function name its lines; the tracer itself looks for methods named `forward` only."""
+    """Let the nodes of a captured function name its lines: the tracer itself only looks for methods named `forward`."""
     function = inspect.unwrap(module.function) if isinstance(module, FunctionModule) else None
     code = getattr(getattr(function, "__func__", function), "__code__", None)
     anchors = getattr(torch.fx.proxy, "_STACK_TRACE_ANCHORS", None)  # private: without it lines are only less precise

@@ -81,7 +81,16 @@ def _leaves(graph: "Graph") -> list[Node]:
 
 
 def first_nonfinite(trace: Trace) -> Node | None:
-    """The first node, in the order of computation, whose value holds NaN or infinity; None if there is none."""
+    """The first node, in the order of computation, whose value holds NaN or infinity; None if there is none.
+
+    Args:
+        trace: one run of a graph.
+
+    >>> import torch, cutaway as ct
+    >>> trace = ct.capture(lambda x: x.log().sum(), torch.ones(2)).run(torch.tensor([1.0, -1.0]))
+    >>> first_nonfinite(trace)
+    <log: log (2)>
+    """
     for node in trace.graph.nodes:
         value = trace.values[node.identifier]
         if isinstance(value, torch.Tensor) and value.is_floating_point() and not torch.isfinite(value).all():

@@ -222,6 +222,13 @@ def linear_algebra(trace: Trace) -> list[LayerReading]:
 
     Args:
         trace: a trace that has run backward.
+
+    >>> import torch, cutaway as ct
+    >>> x = torch.randn(4, 3, dtype=torch.float64)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2)).double()
+    >>> readings = linear_algebra(ct.capture(model, x).run(x).backward())
+    >>> [reading.name for reading in readings], max(reading.error for reading in readings) < 1e-12
+    (['0', '2'], True)
     """
     if not trace.adjoints:
         raise ArgumentError("the trace has no adjoints: call trace.backward(…) first")

@@ -137,6 +137,12 @@ def make_model(
 
     Returns:
         The network for images in [0, 1], and its description, from which `load_run` builds it again.
+
+    >>> import cutaway as ct
+    >>> train, _, _ = ct.data.load("digits")
+    >>> model, described = ct.train.make_model("lenet5", train, seed=0)
+    >>> model(train.x[:2]).shape, described["parameters"]
+    (torch.Size([2, 10]), 61706)
     """
     given = dict(settings or {})
     sizes = [int(size) for size in given.pop("sizes", ())]

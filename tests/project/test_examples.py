@@ -1,5 +1,6 @@
 """The examples run, and print what stands at their top."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,13 +20,10 @@ def test_every_example_is_here() -> None:
 
 @pytest.mark.parametrize("name", list(EXPECTED))
 def test_an_example_prints_what_it_promises(name: str) -> None:
+    command = [sys.executable, str(ROOT / "examples" / name)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+        command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     for text in EXPECTED[name]:
