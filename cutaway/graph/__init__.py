@@ -8,6 +8,7 @@ from cutaway.graph.functional import grad, jvp
 from cutaway.graph.graph import Graph
 from cutaway.graph.measure import Timing
 from cutaway.graph.nodes import Node
+from cutaway.graph.passes import cut
 from cutaway.graph.program import Program
 from cutaway.graph.rows import TABLE, Row
 from cutaway.graph.trace import Trace, first_nonfinite
@@ -26,6 +27,7 @@ __all__ = [
     "Trace",
     "capture",
     "check_gradient",
+    "cut",
     "first_nonfinite",
     "grad",
     "jvp",
