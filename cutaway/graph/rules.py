@@ -1,7 +1,7 @@
 """Rule sets: dicts laid over the table, each one a method that changes how adjoints flow.
 
-A key is an operation's name ("relu", "conv2d.default"), an operation, a node's name, or a node; a value is a function for
-the first tensor argument, or a dict {argument: function}, see `cutaway.graph.rows`.
+A key is an operation's name ("relu", "conv2d.default"), an operation, a node's name, or a node; a value is a function
+for the first tensor argument, or a dict {argument: function}, see `cutaway.graph.rows`.
 """
 
 from typing import Any
