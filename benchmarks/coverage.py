@@ -154,10 +154,12 @@ def run_one(name: str, train: bool, exact: bool) -> Outcome:
     return outcome
 
 
-def run_apart(name: str, train: bool, exact: bool, timeout: float) -> Outcome:
-    """Measure one network in a process of its own."""
+def run_apart(name: str, train: bool, exact: bool, timeout: float, keep: Path | None) -> Outcome:
+    """Measure one network in a process of its own; or read what an earlier run kept of it."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "outcome.json"
+        path = (keep or Path(folder)) / f"{name.replace(' ', '_')}.json"
+        if path.exists():
+            return Outcome(**json.loads(path.read_text()))
         command = [
             sys.executable,
             __file__,
@@ -212,6 +214,7 @@ def main() -> None:
     parser.add_argument("--exact", action="store_true", help="in float64 too, also where float32 agrees")
     parser.add_argument("--csv", type=Path, help="write the table here")
     parser.add_argument("--operations", type=Path, help="write how often each operation occurs here")
+    parser.add_argument("--keep", type=Path, help="keep each outcome in this folder, and take those that are there")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for one network")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help=argparse.SUPPRESS)
@@ -219,10 +222,12 @@ def main() -> None:
     if options.one:
         options.json.write_text(json.dumps(asdict(run_one(options.one, options.train, options.exact))))
         return
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
     outcomes = []
     for name in coverage_models.names():
         if not options.only or any(word in name for word in options.only):
-            outcomes.append(run_apart(name, options.train, options.exact, options.timeout))
+            outcomes.append(run_apart(name, options.train, options.exact, options.timeout, options.keep))
             print(line(outcomes[-1]), flush=True)
     print(summary(outcomes))
     if options.csv:

@@ -21,8 +21,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cutaway as ct  # noqa: E402 - from this clone
-from benchmarks.coverage_models import define_torchvision  # noqa: E402
+import cutaway as ct
+from benchmarks.coverage_models import define_torchvision
 
 define_torchvision()
 import timm  # noqa: E402 - it needs operators that torchvision lacks beside a CPU build
