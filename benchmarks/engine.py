@@ -1,6 +1,6 @@
 """Time and memory of the engine against `torch.autograd.grad`, on the same models in the same run.
 
-    make bench-env && .bench/bin/python benchmarks/engine.py [--repeats 9] [--models resnet18 …] [--save docs/engine.csv]
+    make bench-env && .bench/bin/python benchmarks/engine.py [--repeats 9] [--save docs/engine.csv]
 
 Every row is the median over interleaved repeats on 2 threads; the ratio is taken against the autograd time of the same
 model, with its parameters frozen, so that autograd too computes the input's gradient only.

@@ -211,7 +211,7 @@ deep_lift_rescale: dict[str, Any] = {
     "group_norm": {"input": group_norm},
     "scaled_dot_product_attention": Row({("query", "key", "value", "attn_mask"): attention}),
 }
-"""DeepLIFT's rescale rule. Stack inputs and baselines along the batch; attributions are multiplier × (input − baseline),
+"""DeepLIFT's rescale rule. Stack inputs and baselines along the batch; attribution = multiplier × (input − baseline),
 and sum to the difference of the outputs.
 
 Source: Shrikumar, Greenside, Kundaje, Learning Important Features Through Propagating Activation Differences, 2017,
