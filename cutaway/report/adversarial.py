@@ -1,6 +1,7 @@
 """How to break it: adversarial examples beside random noise of the same size, and accuracy against ε."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
@@ -15,19 +16,45 @@ from cutaway.report.svg import Scale, Series, chart, tag
 from cutaway.report.words import count, listed, percent
 
 TITLE = "How to break it"
-STEPS = 20  # of PGD
 SCALES = (0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3)  # ε tried to find the telling one
-STRETCH = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # the ladder of ε, in units of the telling one
-PASSES = len(STRETCH) * (2 * STEPS + 4)  # forward passes each image costs, a gradient counted as two
-BUDGET = 6e11  # multiply-adds spent on the curve
+STRETCH = (0.2, 0.4, 0.6, 0.8, 1.0, 1.4, 2.0, 3.0)  # the ladder of ε, in units of the telling one
+BUDGET = 4e11  # multiply-adds spent on the curve
 EXAMPLES = (24, 200)  # the fewest and the most test images attacked
 NAMES = {"random noise": "random noise", "fgsm": "FGSM", "pgd": "PGD"}
 COLORS = {"random noise": "grey", "fgsm": "orange", "pgd": "red"}
-METHODS: dict[str, Callable[..., Attack]] = {
-    "random noise": attack.random_noise,
-    "fgsm": attack.fgsm,
-    "pgd": partial(attack.pgd, steps=STEPS),
-}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How thoroughly a network is attacked: test images, PGD's steps, the ladder of ε, and whether checks are run."""
+
+    examples: int
+    steps: int
+    stretch: Sequence[float]
+    checks: bool
+
+    @property
+    def methods(self) -> dict[str, Callable[..., Attack]]:
+        """The attacks by name."""
+        return {
+            "random noise": attack.random_noise,
+            "fgsm": attack.fgsm,
+            "pgd": partial(attack.pgd, steps=self.steps),
+        }
+
+
+def effort(multiply_adds: int) -> Effort:
+    """Spend about the budget; a network too large for the fewest images at full length is attacked briefly.
+
+    >>> effort(400_000).examples, effort(2_000_000_000).steps
+    (200, 10)
+    """
+    for steps, stretch, least, most in ((20, STRETCH, *EXAMPLES), (10, (0.5, 1.0, 2.0), 8, EXAMPLES[0])):
+        passes = len(stretch) * (2 * steps + 4)  # forward passes each image costs, a gradient counted as two
+        n = min(int(BUDGET / (passes * max(multiply_adds, 1))), most)
+        if n >= least:
+            return Effort(n, steps, stretch, checks=steps == 20)
+    return Effort(least, steps, stretch, checks=False)
 
 
 def section(subject: Subject) -> Section:
@@ -36,35 +63,42 @@ def section(subject: Subject) -> Section:
         return Section(
             "adversarial", TITLE, missing=["The inputs are not images in [0, 1], so no pixels can be attacked."]
         )
-    least, most = EXAMPLES
-    n = min(max(int(BUDGET / (PASSES * max(subject.cost.total.multiply_adds, 1))), least), most, len(subject.test_y))
-    x, y = subject.test_x[:n], subject.test_y[:n]
+    planned = effort(subject.cost.total.multiply_adds)
+    x, y = subject.test_x[: planned.examples], subject.test_y[: planned.examples]
     unit = scale(subject, x, y)
-    ladder = [float(f"{min(step * unit, 1.0):.2g}") for step in STRETCH]
-    found = attack.evaluate(subject.model, (x, y), METHODS["fgsm"], METHODS["pgd"], eps=ladder, progress=False)
+    ladder = [float(f"{min(step * unit, 1.0):.2g}") for step in planned.stretch]
+    methods = planned.methods
+    found = attack.evaluate(
+        subject.model,
+        (x, y),
+        methods["fgsm"],
+        methods["pgd"],
+        eps=ladder,
+        checks=planned.checks,
+        progress=False,
+    )
     eps = telling(found)
-    figures = [_shown(subject, eps), _accuracy(subject, found), _numbers(found)]
-    return Section("adversarial", TITLE, _reading(found, eps), [*figures, *_checks(found)])
+    figures = [_shown(subject, eps, methods), _accuracy(subject, found), _numbers(found)]
+    return Section("adversarial", TITLE, _reading(found, eps, planned.steps), [*figures, *_checks(found)])
 
 
 def scale(subject: Subject, x: Tensor, y: Tensor) -> float:
     """The smallest ε at which FGSM leaves less than half of the accuracy; the largest tried when it never does."""
     clean = float((subject.test_outputs[: len(y)].argmax(1) == y).double().mean())
     for eps in SCALES:
-        if METHODS["fgsm"](subject.model, x, y, eps=eps, control=False).accuracy < clean / 2:
+        if attack.fgsm(subject.model, x, y, eps=eps, control=False).accuracy < clean / 2:
             return eps
     return SCALES[-1]
 
 
 def telling(found: RobustnessReport) -> float:
-    """The smallest ε at which PGD leaves less than half of the clean accuracy; the largest when it never does."""
-    half = found.clean_accuracy.value / 2
-    return next(
-        (e for e, left in zip(found.eps, found.robust_accuracy("pgd"), strict=True) if left.value < half), found.eps[-1]
-    )
+    """The smallest ε at which PGD leaves less than a quarter of the clean accuracy; the largest when it never does."""
+    most = found.clean_accuracy.value / 4
+    left = zip(found.eps, found.robust_accuracy("pgd"), strict=True)
+    return next((eps for eps, rate in left if rate.value < most), found.eps[-1])
 
 
-def _reading(found: RobustnessReport, eps: float) -> list[str]:
+def _reading(found: RobustnessReport, eps: float, steps: int) -> list[str]:
     at, n = found.eps.index(eps), len(found.clean)
     noise, fgsm, pgd = (found.robust_accuracy(name)[at] for name in NAMES)
     images, clean = count(n, "test image"), percent(found.clean_accuracy.value)
@@ -72,7 +106,7 @@ def _reading(found: RobustnessReport, eps: float) -> list[str]:
     said = [
         f"When every pixel may move by at most ε = {eps:g} (0 is black, 1 is white), accuracy on {images} falls from "
         f"{clean} to {percent(fgsm.value)} under FGSM, one step along the gradient's sign, and to {percent(pgd.value)} "
-        f"under PGD, {STEPS} such steps ({interval})."
+        f"under PGD, {steps} such steps ({interval})."
     ]
     harm = "the direction does the harm, not the size" if noise.low > pgd.high else "at this size chance is enough"
     said.append(f"Random noise of the same size leaves {percent(noise.value)}: {harm}.")
@@ -84,11 +118,11 @@ def _reading(found: RobustnessReport, eps: float) -> list[str]:
     return [" ".join(said), f"{checks}: {' '.join(check.sentence for check in found.failed)}"]
 
 
-def _shown(subject: Subject, eps: float) -> Figure:
+def _shown(subject: Subject, eps: float, methods: Mapping[str, Callable[..., Attack]]) -> Figure:
     right = subject.test_outputs.argmax(1) == subject.test_y
     chosen = [i for i in subject.chosen(24) if right[i]][:8]
     x, y = subject.test_x[chosen], subject.test_y[chosen]
-    made = {name: method(subject.model, x, y, eps=eps, progress=False) for name, method in METHODS.items()}
+    made = {name: method(subject.model, x, y, eps=eps, progress=False) for name, method in methods.items()}
     rows = []
     for place, index in enumerate(chosen):
         true = subject.classes[int(y[place])]

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 
+from cutaway.errors import RunFolderError
 from cutaway.report import adversarial, explanation, mistakes, network, overview, provenance, signals, training
 from cutaway.report.page import Page, Section, render
 from cutaway.report.subject import Subject, read_subject
@@ -55,7 +56,10 @@ def write(folder: str | Path, *, data: Any = None, model: nn.Module | None = Non
     sections = [chapter(title, make, subject) for title, make in chapters]
     page = Page(overview.title(subject), overview.lede(subject), overview.facts(subject), sections, footer(subject))
     path = Path(folder) / REPORT
-    write_atomically(path, render(page).encode())
+    try:
+        write_atomically(path, render(page).encode())
+    except OSError as reason:
+        raise RunFolderError(f"{path} cannot be written: {reason}") from reason
     return path
 
 

@@ -190,6 +190,23 @@ def test_data_that_were_not_loaded_by_name_are_asked_for(tmp_path):
         report.write(tmp_path / "run", model=net)
 
 
+def test_large_networks_are_attacked_briefly():
+    small, large = adversarial.effort(400_000), adversarial.effort(2_000_000_000)
+    assert (small.examples, small.steps, small.checks) == (200, 20, True)
+    assert (large.examples, large.steps, large.checks) == (8, 10, False)
+    costs = [adversarial.effort(n).examples for n in (10**4, 10**6, 10**7, 10**8, 10**9, 10**10)]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_a_page_that_cannot_be_written_is_said(run_folder, tmp_path, quick_attacks):
+    folder = shutil.copytree(run_folder, tmp_path / "copy")
+    (folder / "report.html").unlink(missing_ok=True)
+    (folder / "report.html").mkdir()
+    (folder / "report.html" / "in the way").touch()
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        report.write(folder, progress=False)
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(RunFolderError, match=r"run\.json is missing"):
         report.write(tmp_path)
