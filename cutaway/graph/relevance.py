@@ -1,8 +1,8 @@
 """Layer-wise relevance propagation as rule sets: the adjoint that flows is relevance, and what flows is conserved.
 
-Seed the output with the value that is explained (the logit times a one-hot vector); the "adjoint" of the
-input is then its relevance, and sums to that logit, but for what biases and ε absorb. A rectifier, or any other function
-of one number, passes relevance on as it is; a layer with weights shares it out among its inputs.
+Seed the output with the value that is explained (the logit times a one-hot vector); the "adjoint" of the input is then
+its relevance, and sums to that logit, but for what biases and ε absorb. A rectifier, or any other function of one
+number, passes relevance on as it is; a layer with weights shares it out among its inputs.
 
 Batch norm in evaluation is such a layer; the rules below give for convolution and batch norm in turn what they give for
 the two folded into one, if ε is small. The αβ and γ rules want it folded.
