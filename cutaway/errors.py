@@ -1,12 +1,12 @@
 """Every error Cutaway raises on purpose, and the tree they form.
 
-    CutawayError
-    ├── ArgumentError     an argument is out of range or of the wrong kind
-    ├── LookupFailure     a name is unknown; the message lists the nearest ones
-    ├── CaptureError      a model cannot be turned into a graph
-    ├── DataError         data are broken: file, index and value are named
-    ├── RunFolderError    a run folder exists, is missing, full or not writable
-    └── NonFiniteError    a value that should be a number is not
+CutawayError
+├── ArgumentError     an argument is out of range or of the wrong kind
+├── LookupFailure     a name is unknown; the message lists the nearest ones
+├── CaptureError      a model cannot be turned into a graph
+├── DataError         data are broken: file, index and value are named
+├── RunFolderError    a run folder exists, is missing, full or not writable
+└── NonFiniteError    a value that should be a number is not
 """
 
 import difflib

@@ -12,7 +12,7 @@ import torch
 Size = int | str  # a number, or the name of a dynamic size ("N" for the batch)
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Node:
     """One value of the computation: an input, a parameter, a buffer, a constant, or the result of one operation.
 
