@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import proxy
 from torch.utils import _pytree as pytree
 
 from cutaway.errors import ArgumentError, CaptureError
@@ -219,7 +220,7 @@ def _source_lines_of(module: nn.Module) -> Iterator[None]:
     """Let the nodes of a captured function name its lines: the tracer itself only looks for methods named `forward`."""
     function = inspect.unwrap(module.function) if isinstance(module, FunctionModule) else None
     code = getattr(getattr(function, "__func__", function), "__code__", None)
-    anchors = getattr(torch.fx.proxy, "_STACK_TRACE_ANCHORS", None)  # private: without it lines are only less precise
+    anchors = getattr(proxy, "_STACK_TRACE_ANCHORS", None)  # private: without it lines are only less precise
     anchor = (code.co_filename, code.co_name) if code is not None else None
     if anchor is None or not isinstance(anchors, set) or anchor in anchors:
         yield

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from cutaway.errors import ArgumentError
 from cutaway.graph.backward import Line, Ref, ancestors, describe, label_of
@@ -65,18 +66,20 @@ def push(op: Callable, tangents: Sequence[Any], args: tuple, kwargs: Mapping[str
         new_args, new_kwargs = rebuild(replaced)
         return WRITTEN_OUT.get(op, op)(*new_args, **new_kwargs)
 
-    return torch.func.jvp(local, primal, tuple(tangents[position].to(flat[position].dtype) for position in moving))
+    directions = tuple(tangents[position].to(flat[position].dtype) for position in moving)
+    value, tangent = torch.func.jvp(local, primal, directions)[:2]
+    return value, tangent
 
 
 def _flatten(tree: Any) -> tuple[list, Callable[[list], Any]]:
-    leaves, spec = torch.utils._pytree.tree_flatten(tree)
+    leaves, spec = pytree.tree_flatten(tree)
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
 
     def rebuild(tensors: list) -> Any:
         filled = list(leaves)
         for place, tensor in zip(places, tensors, strict=True):
             filled[place] = tensor
-        return torch.utils._pytree.tree_unflatten(filled, spec)
+        return pytree.tree_unflatten(filled, spec)
 
     return [leaves[i] for i in places], rebuild
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from cutaway.errors import nearest
 from cutaway.graph import fused
@@ -93,7 +94,7 @@ def cut(graph: "Graph", at: str | Node) -> "Graph":
     node = graph[at]
     shallow = copy.copy(graph)
     shallow.output_values, shallow.updates = [node], {}
-    shallow.out_spec = torch.utils._pytree.tree_flatten(0)[1]
+    shallow.out_spec = pytree.tree_flatten(0)[1]
     return rewrite(shallow, lambda work, old: None)
 
 

@@ -237,11 +237,11 @@ def linear_algebra(trace: Trace) -> list[LayerReading]:
         if node.op is not torch.ops.aten.linear.default:
             continue
         entering, weight = node.args[0], node.args[1]
-        v, matrix, delta_bar = trace[entering].value, trace[weight].value, trace[node].adjoint
+        v, matrix, delta_bar = trace[entering].value, trace[weight].value, trace.adjoints[node]
         flat_v, flat_bar = v.reshape(-1, v.shape[-1]), delta_bar.reshape(-1, delta_bar.shape[-1])
         delta, weight_adjoint = delta_bar @ matrix, flat_bar.T @ flat_v
         alone = len(entering.users) == 1 and len(weight.users) == 1
-        pairs = [(delta, trace[entering].adjoint), (weight_adjoint, trace[weight].adjoint)] if alone else []
+        pairs = [(delta, trace.adjoints[entering]), (weight_adjoint, trace.adjoints[weight])] if alone else []
         errors = [((a - b).abs().max() / b.abs().max().clamp(min=1e-30)).item() for a, b in pairs]
         readings.append(LayerReading(node.name, v, delta_bar, delta, weight_adjoint, max(errors, default=0.0)))
     return readings
