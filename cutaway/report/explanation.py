@@ -62,7 +62,7 @@ def _has(graph: G.Graph, *names: str) -> bool:
 
 def _reading(found: dict[str, Attribution]) -> str:
     scored = {name: one.score for name, one in found.items() if one.score is not None}
-    said = ["Every map was drawn again for a copy of the network with random weights."]
+    said = ["Every map was drawn again for a copy of the network whose upper half has random weights."]
     good = [f"{name} ({score:.2f})" for name, score in scored.items() if score >= PASSES]
     poor = [f"{name} ({score:.2f})" for name, score in scored.items() if score < PASSES]
     if good:
@@ -95,7 +95,7 @@ def _pictures(subject: Subject, chosen: Sequence[int], found: dict[str, Attribut
     place = "strokes that make the class" if subject.test_x.shape[1] == 1 else "object"
     caption = (
         f"Look whether the colours lie on the {place} (orange speaks for the class, blue against it), and trust a "
-        "map no more than its score: 1 depends on what was learned, 0 is the same for random weights."
+        "map no more than its score: 1 depends on what was learned, 0 is the same with a random upper half."
     )
     return Figure(f"{len(chosen)} test examples", caption, cases(["Image", *_heads(found)], rows), wide=True)
 

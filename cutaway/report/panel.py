@@ -10,11 +10,14 @@ from torch import Tensor
 
 from cutaway.errors import ArgumentError
 from cutaway.explain import Attribution
+from cutaway.report.images import HEAT
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMNS = 5
+SMOOTH = 128  # pixels that a layer's map is drawn with at least
 ENDINGS = (".png", ".svg", ".pdf")
 
 
@@ -36,7 +39,7 @@ def panel(image: Float[Tensor, "c h w"], maps: Mapping[str, Attribution], title:
     cells = len(maps) + 1
     columns = min(cells, COLUMNS)
     rows = -(-cells // columns)
-    figure = Figure(figsize=(2.3 * columns, 2.7 * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(2.3 * columns, 2.75 * rows + 0.25), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
@@ -87,13 +90,18 @@ def save_figure(figure: "Figure", path: Path) -> Path:
     return path
 
 
-def _draw(axis, one: Attribution, image: Tensor) -> None:
-    """A signed map in red and blue about zero; a layer's map laid over the image in grey."""
-    values = one.values.detach().cpu().float()
-    if one.layer is None:
-        flat = values[0].sum(0)
+def _draw(axis: "Axes", one: Attribution, image: Float[Tensor, "c h w"]) -> None:
+    """A signed map in red and blue about zero; a layer's map as heat over the image in grey."""
+    values = one.values.detach().cpu().float()[0]
+    if one.layer is None or values.shape == image.shape:
+        flat = values.sum(0)
         largest = float(torch.quantile(flat.abs().flatten(), 0.995)) or float(flat.abs().max()) or 1.0
         axis.imshow(flat.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
         return
+    size = max(image.shape[1], SMOOTH), max(image.shape[2], SMOOTH)
+    extent = (-0.5, image.shape[2] - 0.5, image.shape[1] - 0.5, -0.5)  # of the image's pixels
+    heat = one.upsampled(size)[0, 0].detach().cpu().clamp(min=0)
+    alpha = 0.85 * heat / (float(heat.max()) or 1.0)
     axis.imshow(image.mean(0).numpy(), cmap="gray", vmin=0, vmax=1)
-    axis.imshow(one.upsampled(tuple(image.shape[1:]))[0, 0].detach().cpu().numpy(), cmap="inferno", alpha=0.6)
+    color = torch.tensor(HEAT).div(255).expand(*size, 3)
+    axis.imshow(torch.cat([color, alpha[..., None]], -1).numpy(), extent=extent)
