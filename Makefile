@@ -4,6 +4,8 @@
 VENV := .venv
 BENCH := .bench
 PIP := -m pip --disable-pip-version-check install
+# The tests take eight minutes of CPU time; a file's tests stay on one worker, because they share what they train.
+PYTEST := -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # The pinned torch has wheels for CPython 3.11 to 3.14. Every candidate is run, because a command that exists may be a
 # stub that fails; one without ensurepip (Debian without python3-venv) is passed over as long as there is another.
@@ -29,10 +31,10 @@ demo: env
 env: $(VENV)/.package
 
 test: lint
-	$(VENV)/bin/python -m pytest -q -m "not slow"
+	$(VENV)/bin/python $(PYTEST) -m "not slow"
 
 test-all: lint
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python $(PYTEST)
 
 lint: $(VENV)/.tools
 	$(VENV)/bin/python -m ruff check .
