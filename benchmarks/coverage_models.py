@@ -152,7 +152,10 @@ def bert() -> Subject:
     """BERT with a padding mask."""
     from transformers import BertConfig, BertModel
 
-    config = BertConfig(99, 64, 3, 4, 128, max_position_embeddings=64)
+    config = BertConfig(
+        vocab_size=99, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128,
+        max_position_embeddings=64,
+    )  # fmt: skip
     mask = torch.ones(BATCH, 11, dtype=torch.long)
     mask[1, 8:] = 0
     return Subject(BertModel(config), (), {"input_ids": tokens(11), "attention_mask": mask})
@@ -162,7 +165,9 @@ def gpt2() -> Subject:
     """GPT-2 with its language-model head."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config(99, 64, 64, 3, 4, bos_token_id=0, eos_token_id=0)
+    config = GPT2Config(
+        vocab_size=99, n_positions=64, n_embd=64, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=0
+    )  # fmt: skip
     return Subject(GPT2LMHeadModel(config), (tokens(11),), {"use_cache": False})
 
 
@@ -170,7 +175,10 @@ def vit() -> Subject:
     """The vision transformer of transformers."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    config = ViTConfig(64, 3, 4, 128, image_size=32, patch_size=8, num_labels=10)
+    config = ViTConfig(
+        hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128, image_size=32, patch_size=8,
+        num_labels=10,
+    )  # fmt: skip
     return Subject(ViTForImageClassification(config), (torch.randn(BATCH, 3, 32, 32),))
 
 
@@ -192,25 +200,31 @@ def whisper() -> Subject:
     """Whisper: convolutions over a spectrogram, encoder, decoder with cross-attention."""
     from transformers import WhisperConfig, WhisperModel
 
-    config = WhisperConfig(99, 8, 2, 4, 2, 4, 64, 64, d_model=32, max_source_positions=20, max_target_positions=16,
-                           pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
-                           suppress_tokens=None, begin_suppress_tokens=None)  # fmt: skip
+    config = WhisperConfig(
+        vocab_size=99, num_mel_bins=8, encoder_layers=2, encoder_attention_heads=4, decoder_layers=2,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, d_model=32, max_source_positions=20,
+        max_target_positions=16, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+        suppress_tokens=None, begin_suppress_tokens=None,
+    )  # fmt: skip
     keywords = {"input_features": torch.randn(BATCH, 8, 40), "decoder_input_ids": tokens(7), "use_cache": False}
     return Subject(WhisperModel(config), (), keywords)
+
+
+T5_SIZES = {"vocab_size": 99, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 
 
 def t5_encoder() -> Subject:
     """T5's encoder."""
     from transformers import T5Config, T5EncoderModel
 
-    return Subject(T5EncoderModel(T5Config(99, 32, 8, 64, 2, num_heads=4)), (tokens(11),))
+    return Subject(T5EncoderModel(T5Config(**T5_SIZES)), (tokens(11),))
 
 
 def t5() -> Subject:
     """T5's encoder and decoder."""
     from transformers import T5Config, T5Model
 
-    config = T5Config(99, 32, 8, 64, 2, num_heads=4)
+    config = T5Config(**T5_SIZES)
     keywords = {"input_ids": tokens(11), "decoder_input_ids": tokens(7), "use_cache": False}
     return Subject(T5Model(config), (), keywords)
 
@@ -267,7 +281,8 @@ LANGUAGE: dict[str, Callable[[], Subject]] = {
         (torch.randn(7, BATCH, 16),),
     ),
     "nn.MultiheadAttention": lambda: Subject(
-        nn.MultiheadAttention(16, 4, batch_first=True, add_bias_kv=True), (torch.randn(BATCH, 5, 16),) * 3
+        nn.MultiheadAttention(16, 4, batch_first=True, add_bias_kv=True),
+        (torch.randn(BATCH, 3, 16), torch.randn(BATCH, 5, 16), torch.randn(BATCH, 5, 16)),
     ),
 }
 
