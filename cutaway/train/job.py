@@ -56,7 +56,7 @@ def run(
         resume: go on with the run in the folder.
         progress: show a bar on the terminal.
         device: where to train.
-        model_settings: arguments of the network's constructor; `sizes` for `mlp`.
+        model_settings: arguments of the network's constructor, laid over the recipe's; `sizes` for `mlp`.
         data_settings: arguments of `cutaway.data.load` (its split's `seed` among them).
         augment: "recipe", None, a name of `cutaway.data.AUGMENTATIONS`, several by name with their settings, or a
             function `(x, generator) -> x`.
@@ -83,7 +83,7 @@ def run(
     parts = sources.load(data, **(data_settings or {}))
     runs: list[Run] = []
     for number in range(seed, seed + seeds):
-        model, described = make_model(name, parts[0], number, model_settings)
+        model, described = make_model(name, parts[0], number, {**recipe.network, **(model_settings or {})})
         record = {"model": described, "data": describe_data(data, parts, data_settings), "augment": plain(mixture)}
         place = None if out is None else Path(out) if number == seed else Path(out) / f"seed-{number}"
         runs.append(
