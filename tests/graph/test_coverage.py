@@ -11,8 +11,8 @@ from benchmarks import coverage, coverage_models
 
 HERE = {name: importlib.util.find_spec(name) is not None for name in ("timm", "transformers")}
 VISION = [
-    "byobnet", "convnext", "efficientnet", "levit", "maxxvit", "mlp_mixer", "mobilenetv3", "nfnet", "resnet", "tiny_vit",
-    "vision_transformer_relpos", "xcit",
+    "byobnet", "convnext", "efficientnet", "levit", "maxxvit", "mlp_mixer",
+    "mobilenetv3", "nfnet", "resnet", "tiny_vit", "vision_transformer_relpos", "xcit",
 ]  # fmt: skip
 LANGUAGE = ["transformers BERT", "transformers GPT-2", "transformers T5"]
 PLAIN = [name for name in coverage_models.LANGUAGE if name.startswith("nn.")]
