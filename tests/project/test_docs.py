@@ -5,6 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import typer
+
+from cutaway import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = {".git", ".venv", ".bench", "runs", "build", "dist", "__pycache__", ".pytest_cache", ".ruff_cache"}
@@ -86,6 +89,12 @@ def test_commands_of_the_readme_are_targets_of_make() -> None:
     screen = "\n".join(text_of(ROOT / "README.md").splitlines()[:30])
     assert "make demo" in screen and "make test" in screen, "both commands stand in the first screen"
     assert re.search(r"!\[[^]]+\]\(docs/images/\S+\)", screen), "with the picture they produce"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_verbs_shown_are_verbs_of_the_command_line(name: str) -> None:
+    shown = set(re.findall(r"(?<!import )\bcutaway ([a-z]+)\b", code_of(text_of(ROOT / name))))
+    assert shown <= set(typer.main.get_command(cli.app).commands)
 
 
 def test_tour_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
