@@ -90,7 +90,17 @@ def rewrite(graph: "Graph", visit: Callable[[Rewrite, Node], Node | None]) -> "G
 
 
 def cut(graph: "Graph", at: str | Node) -> "Graph":
-    """The graph up to a node, which becomes its only output."""
+    """The graph up to a node, which becomes its only output.
+
+    Args:
+        graph: any graph.
+        at: the node, by name or itself.
+
+    >>> import torch, cutaway as ct
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU(), torch.nn.Linear(2, 1))
+    >>> cut(ct.capture(model, torch.randn(4, 3)), "1")(torch.randn(4, 3)).shape
+    torch.Size([4, 2])
+    """
     node = graph[at]
     shallow = copy.copy(graph)
     shallow.output_values, shallow.updates = [node], {}
