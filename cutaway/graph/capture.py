@@ -4,6 +4,8 @@ import contextlib
 import copy
 import functools
 import inspect
+import io
+import logging
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -11,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.fx import proxy
 from torch.utils import _pytree as pytree
 
 from cutaway.errors import ArgumentError, CaptureError
 from cutaway.graph.convert import convert
+from cutaway.graph.custom import custom_functions
 from cutaway.graph.graph import Graph
 from cutaway.graph.record import record
 
@@ -113,9 +117,32 @@ def capture(
 def _record(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any], train: bool | None) -> Graph:
     with _undisturbed(module, train):
         try:
-            return record(module, inputs, keywords, _input_names(module, inputs, keywords))
+            graph = record(module, inputs, keywords, _input_names(module, inputs, keywords))
         except Exception as error:
             raise CaptureError(_explain(module, error)) from error
+        _check_recorded(graph, module, inputs, keywords)
+    return graph
+
+
+def _check_recorded(graph: Graph, module: nn.Module, inputs: tuple, keywords: Mapping[str, Any]) -> None:
+    """What was recorded gives what the model gives; code outside of PyTorch could have come between."""
+    if any(torch.Tag.nondeterministic_seeded in getattr(node.op, "tags", ()) for node in graph.nodes):
+        return  # another draw, another value
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (inputs, dict(keywords)))
+    with torch.no_grad():
+        pairs = zip(
+            *map(_tensors, (graph(*args, **kwargs), functional_call(module, buffers, args, kwargs))), strict=True
+        )
+        if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True) for a, b in pairs):
+            raise CaptureError(
+                f"{type(module).__name__} cannot be recorded: what was recorded gives other values than the model. "
+                "Code outside of PyTorch (NumPy, C++) is the usual cause; capture the parts before and after it"
+            )
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def _entries(model: Any) -> dict[Any, Graph]:
@@ -151,16 +178,18 @@ def _undisturbed(module: nn.Module, train: bool | None) -> Iterator[None]:
     """Set the mode for a moment; modes, buffers, flags and random state are as before afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     flat = [(part, list(part._flat_weights)) for part in module.modules() if isinstance(part, nn.RNNBase)]
-    fast = torch.backends.mha.get_fastpath_enabled()
+    fast, quiet = torch.backends.mha.get_fastpath_enabled(), logging.root.manager.disable
     try:
+        logging.disable(logging.CRITICAL)  # what goes wrong is said by the error alone
         torch.backends.mha.set_fastpath_enabled(False)  # one operation for a whole encoder layer has no derivative
         if train is not None:
             for part, _ in modes:
                 part.training = train
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), custom_functions():
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.disable(quiet)
         torch.backends.mha.set_fastpath_enabled(fast)
         for part, mode in modes:
             part.training = mode
@@ -211,7 +240,8 @@ def _export(module: nn.Module, inputs: tuple, keywords: dict, batch: int | None)
             if isinstance(leaf, torch.Tensor) and leaf.ndim and leaf.shape[0] == batch:
                 collection[leaf] = {0: torch.export.Dim.AUTO}
         shapes = collection.dynamic_shapes(module, inputs, keywords)
-    with _source_lines_of(module):
+    silent = contextlib.redirect_stderr(io.StringIO())  # export prints half a graph there when it fails
+    with _source_lines_of(module), silent:
         return torch.export.export(module, inputs, keywords, dynamic_shapes=shapes, strict=False)
 
 

@@ -25,6 +25,7 @@ CHECKS = {
     "aten._assert_tensor_metadata",
     "aten._assert_async",
     "aten._assert_scalar",
+    "aten._linalg_check_errors",
     "aten.sym_constrain_range",
     "aten.sym_constrain_range_for_size",
 }
@@ -162,6 +163,9 @@ class _Reader:
         if isinstance(spec.arg, ConstantArgument):
             self.known[fx_node.name] = spec.arg.value
             return
+        if spec.kind == InputKind.TOKEN:  # orders operations with effects, which a graph of values has none of
+            self.known[fx_node.name] = None
+            return
         kind = LEAVES.get(spec.kind)
         if kind is None:
             raise CaptureError(f"input {fx_node.name!r} of kind {spec.kind.name} is no tensor")
@@ -187,11 +191,17 @@ class _Reader:
         op = RENAMED.get(fx_node.target, fx_node.target)
         if ".".join(str(op).split(".")[:2]) in CHECKS:
             return
+        if op is torch.ops.higher_order.with_effects and ".".join(str(args[1]).split(".")[:2]) in CHECKS:
+            self.known[fx_node.name] = (None, None)
+            return
+        if op is operator.getitem and isinstance(args[0], tuple):
+            self.known[fx_node.name] = args[0][args[1]]
+            return
         if isinstance(op, torch._ops.HigherOrderOperator):
-            raise CaptureError(f"the control flow {op} at {_source(fx_node)!r} has no graph of plain operations")
+            raise CaptureError(f"the control flow {op} at {source(fx_node)!r} has no graph of plain operations")
         if op is aten._native_batch_norm_legit_no_training.default:
             op, args = aten.batch_norm.default, (*args[:5], False, *args[5:], True)
-            node = Node("", "operation", op, args, {}, _call(fx_node), _source(fx_node))
+            node = Node("", "operation", op, args, {}, _call(fx_node), source(fx_node))
             self.add(fx_node, node, fx_node.meta["val"][0])
             return
         if op is operator.getitem and isinstance(args[0], Node) and args[0].op is aten.batch_norm.default:
@@ -199,13 +209,13 @@ class _Reader:
             return
         if in_place(op):
             self.rebind(
-                fx_node, Node("", "operation", functional_twin(op), args, kwargs, _call(fx_node), _source(fx_node))
+                fx_node, Node("", "operation", functional_twin(op), args, kwargs, _call(fx_node), source(fx_node))
             )
             return
         if op is not None and _is_copy(op, args, kwargs):
             self.known[fx_node.name] = args[0]
             return
-        self.add(fx_node, Node("", "operation", op, args, kwargs, _call(fx_node), _source(fx_node)))
+        self.add(fx_node, Node("", "operation", op, args, kwargs, _call(fx_node), source(fx_node)))
 
     def rebind(self, fx_node: Any, node: Node) -> None:
         """An in-place operation makes a new value, and every name of the old one means the new one from here on."""
@@ -280,7 +290,7 @@ def _call(fx_node: Any) -> tuple[tuple[str, str, str], ...]:
     return tuple(chain)
 
 
-def _source(fx_node: Any) -> str:
+def source(fx_node: Any) -> str:
     """The user's line that made the node: "file.py:12: code"."""
     lines = (fx_node.meta.get("stack_trace") or "").strip().splitlines()
     best = ""

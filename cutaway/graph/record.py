@@ -13,6 +13,7 @@ from unittest import mock
 
 import torch
 from torch import nn
+from torch._subclasses.functional_tensor import FunctionalTensorMode, dispatch_functionalize
 from torch.export.graph_signature import (
     ConstantArgument,
     ExportGraphSignature,
@@ -27,7 +28,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from cutaway.errors import CaptureError
 from cutaway.graph.convert import read
+from cutaway.graph.convert import source as source_of
 from cutaway.graph.graph import Graph
 from cutaway.graph.raising import raise_operations
 
@@ -101,11 +104,13 @@ def record(module: nn.Module, inputs: tuple, keywords: Mapping[str, Any], names:
 
     with _plain_kernels(), torch.enable_grad(), fx_traceback.preserve_node_meta():
         traced = make_fx(
-            torch.func.functionalize(run, remove="mutations"),
+            dispatch_functionalize(run, FunctionalTensorMode(_allow_token_discovery=True)),
             record_stack_traces=True,
             _error_on_data_dependent_ops=False,
         )(list(stored.values()), [leaves[position].detach() for position in places])
+    _drop_effects(traced.graph)
     _keep_arguments(traced.graph)
+    _refuse_mutation(traced.graph)
     _stop_no_grad(traced.graph)
     raise_operations(traced.graph)
     program = _as_exported(traced, list(stored), list(buffers), leaves, places, result)
@@ -163,11 +168,31 @@ def _watched(where: _Place) -> Iterator[None]:
         yield
 
 
+def _drop_effects(graph: torch.fx.Graph) -> None:
+    """Checks that the run passed, and the tokens that keep them in order."""
+    for node in list(graph.nodes):
+        if node.target is torch.ops.higher_order.with_effects:
+            for part in list(node.users):
+                part.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+                graph.erase_node(part)
+    for node in reversed(list(graph.nodes)):
+        token = node.op == "placeholder" and node.name.startswith("tangents_token")
+        if not node.users and (token or node.target is torch.ops.higher_order.with_effects):
+            graph.erase_node(node)
+
+
 def _keep_arguments(graph: torch.fx.Graph) -> None:
     """What the run wrote into its arguments is left out: the values are returned instead."""
     for node in reversed(list(graph.nodes)):
         if node.target is aten.copy_.default and node.args[0].op == "placeholder" and not node.users:
             graph.erase_node(node)
+
+
+def _refuse_mutation(graph: torch.fx.Graph) -> None:
+    """A write that recording could not turn into a value would be lost."""
+    for node in graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+            raise CaptureError(f"{node.target} writes into memory that recording does not see: {source_of(node)}")
 
 
 def _stop_no_grad(graph: torch.fx.Graph) -> None:

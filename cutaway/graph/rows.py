@@ -18,6 +18,7 @@ laid over this table; a lone function is the rule for the first tensor argument.
 
 import inspect
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -96,7 +97,8 @@ def names_of(node: Node) -> tuple[str, ...]:
     full = operation_name(node.op)  # aten.add.Tensor
     packet = full.rsplit(".", 1)[0] if full.count(".") > 1 else full  # aten.add
     short = full.split(".", 1)[1] if "." in full else full
-    return (node.name, full, packet, short, short.split(".")[0])
+    plain = re.sub(r"_\d+$", "", short.split(".")[0]) if full.startswith("functions.") else short.split(".")[0]
+    return (node.name, full, packet, short, short.split(".")[0], plain)
 
 
 def default_row(node: Node) -> Row | None:

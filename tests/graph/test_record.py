@@ -127,3 +127,31 @@ def test_convolutions_attention_and_pooling_are_raised() -> None:
     seed = torch.randn(2, 2, 19)
     theirs = torch.autograd.grad(function(leaf), leaf, seed)[0]
     assert torch.allclose(program(x, seed=seed), theirs, atol=1e-5)
+
+
+def test_code_outside_of_pytorch_is_refused() -> None:
+    with pytest.raises(CaptureError, match=r"(?s)numpy.*test_record.py"):
+        ct.capture(lambda x: x * torch.from_numpy(x.detach().numpy()), torch.ones(2, 2), specialise=True)
+
+
+def test_writes_into_fresh_memory_are_kept() -> None:
+    def function(x: Tensor) -> Tensor:
+        out = torch.zeros(2, 4) if x.sum() > -100 else torch.ones(2, 4)
+        out[:, :2] = x * 3
+        out[:, 2:].copy_(x * 2)
+        return out
+
+    x = torch.randn(2, 2)
+    graph = ct.capture(function, x, specialise=True)
+    assert torch.equal(graph(x), function(x))
+    assert torch.equal(graph.gradient()(x), torch.full((2, 2), 5.0))
+
+
+def test_checks_with_effects_leave_no_trace() -> None:
+    def function(x: Tensor) -> Tensor:
+        return torch.linalg.inv(x @ x.mT + torch.eye(3)) * (2 if x.sum() > 0 else 3)
+
+    x = torch.randn(3, 3)
+    graph = ct.capture(function, x, specialise=True)
+    leaf = x.clone().requires_grad_()
+    assert torch.allclose(graph.gradient()(x), torch.autograd.grad(function(leaf).sum(), leaf)[0], atol=1e-4)
