@@ -33,6 +33,13 @@ row("log_sigmoid_forward", self=lambda grad, self: grad[0] * torch.sigmoid(-self
 row("hardswish", self=lambda grad, self: aten.hardswish_backward(grad, self))
 row("hardsigmoid", self=lambda grad, self: grad * ((self > -3) & (self < 3)) / 6)
 row("hardshrink", "softshrink", self=lambda grad, self, lambd: grad * (self.abs() > lambd))
+row(
+    "rrelu_with_noise_functional",
+    noise=None,
+    self=lambda grad, self, result, lower, upper, training: (
+        grad[0] * result[1] if training else torch.where(self > 0, grad[0], grad[0] * ((lower + upper) / 2))
+    ),
+)
 row("glu", self=lambda grad, self, dim: _glu(grad, self, dim))
 
 

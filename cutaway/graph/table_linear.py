@@ -145,6 +145,8 @@ def _einsum_terms(equation: str, ndims: Sequence[int], out_ndim: int) -> tuple[l
 
 
 row("einsum", tensors=einsum)
+row("trace", self=lambda grad, self: grad * torch.eye(*self.shape, dtype=grad.dtype, device=grad.device))
+row("linalg_inv_ex", A=lambda grad, result: -result[0].mT @ grad[0] @ result[0].mT)
 
 
 def bilinear(grad: Tensor, input1: Tensor, input2: Tensor, weight: Tensor, needs: tuple[str, ...]) -> tuple:

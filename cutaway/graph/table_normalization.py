@@ -156,6 +156,18 @@ row(
 )
 
 
+# weights given by direction and length: w = v·g/‖v‖, one length for each index of one dimension
+def weight_norm(grad: tuple, v: Tensor, g: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """δv = g/‖v‖·(δw − v·Σδw·v/‖v‖²), δg = Σδw·v/‖v‖."""
+    over = [axis for axis in range(v.ndim) if axis != dim % v.ndim]
+    square = v.square().sum(over, keepdim=True)
+    along, norm = (grad[0] * v).sum(over, keepdim=True), square.sqrt()
+    return g / norm * (grad[0] - v * along / square), along / norm
+
+
+row("_weight_norm_interface", joint=(("v", "g"), weight_norm))
+
+
 # second derivatives
 def twice(u, uw, ub, g, x, mean, rstd, weight, over, needs):
     """Adjoints of δy, x and w from those of δx, Δw and Δb.

@@ -77,6 +77,10 @@ row("adaptive_max_pool2d", "fractional_max_pool2d", self=_max_pool_with_indices(
 row("max_pool3d_with_indices", "adaptive_max_pool3d", "fractional_max_pool3d", self=_max_pool_with_indices(3))
 
 
+row("max_unpool2d", self=lambda grad, indices: grad.flatten(-2).gather(-1, indices.flatten(-2)).reshape(indices.shape))
+row("max_unpool3d", self=lambda grad, indices: grad.flatten(-3).gather(-1, indices.flatten(-3)).reshape(indices.shape))
+
+
 # average pooling
 def average(grad, self, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override=None, spatial=2):
     """Each window's adjoint is spread evenly over the window."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cutaway.graph.rows import row
-from cutaway.graph.shapes import Dims, axes, count, spread, unreduced
+from cutaway.graph.shapes import Dims, axes, count, spread, sum_to, unreduced
 
 # a sum may compute in another kind of number than its argument's
 row("sum.default", self=lambda grad, self_shape, self_dtype: spread(grad.to(self_dtype), self_shape))
@@ -133,6 +133,16 @@ row(
         grad, self, result, 2 if p is None else p, dim, keepdim
     ),
 )
+
+
+def distances(grad: Tensor, x1: Tensor, x2: Tensor, result: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """Norms of all differences between two sets of points, (…, P, M) and (…, R, M) to (…, P, R)."""
+    difference = x1.unsqueeze(-2) - x2.unsqueeze(-3)  # (…, P, R, M)
+    slope = _norm_slope(grad, difference, result, p, -1, False)
+    return sum_to(slope.sum(-2), x1.shape), -sum_to(slope.sum(-3), x2.shape)
+
+
+row("_cdist_forward", joint=(("x1", "x2"), distances))
 
 
 def log_sum_exp(grad: Tensor, self: Tensor, result: Tensor, dim: Dims, keepdim: bool) -> Tensor:

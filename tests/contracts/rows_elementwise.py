@@ -196,6 +196,10 @@ ACTIVATIONS: dict[str, list[Call]] = {
     "hardsigmoid": pointwise("wide"),
     "hardshrink": pointwise(),
     "softshrink": pointwise(),
+    "rrelu_with_noise_functional": [
+        call(T((2, 3)), T((2, 3), fixed=True), 0.1, 0.3, False, outputs=1),
+        call(T((2, 3)), T((2, 3), fixed=True), 0.1, 0.3, True, random=True, outputs=1),
+    ],
     "glu": [call(T((2, 4))), call(T((4, 3)), 0), call(T((0, 4)))],
     "prelu": [
         call(T((2, 3, 2)), T((3,), "unit")),

@@ -74,6 +74,8 @@ LINEAR: dict[str, list[Call]] = {
             ("ij, jk", [(2, 3), (3, 4)]),
         ]
     ],
+    "trace": [call(T((3, 3))), call(T((2, 4)))],
+    "linalg_inv_ex": [call(T((2, 3, 3)))],
     "bilinear": [
         call(T((2, 3)), T((2, 4)), T((5, 3, 4)), T((5,))),
         call(T((3,)), T((4,)), T((5, 3, 4))),

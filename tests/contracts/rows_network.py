@@ -24,6 +24,10 @@ POOLING: dict[str, list[Call]] = {
     "adaptive_max_pool3d": [call(T((1, 2, 5, 4, 6)), [2, 3, 1])],
     "fractional_max_pool2d": [call(T((1, 2, 6, 6)), [2, 2], [3, 3], T((1, 2, 2), "unit", fixed=True))],
     "fractional_max_pool3d": [call(T((1, 2, 6, 6, 6)), [2] * 3, [3] * 3, T((1, 2, 3), "unit", fixed=True))],
+    "max_unpool2d": [call(T((1, 1, 2, 2)), T(values=[[[[0, 3], [9, 14]]]], kind=9), [4, 4])],
+    "max_unpool3d": [
+        call(T((1, 1, 1, 2, 2)), T(values=[[[[[0, 3], [9, 14]]]]], kind=9), [1, 4, 4], [1, 2, 2], [0, 0, 0])
+    ],
     "avg_pool1d": [call(T((2, 3, 9)), [3], [2], [1], True, False), call(T((2, 3, 9)), [3])],
     "avg_pool2d": [
         call(T((2, 3, 7, 8)), [2]),
@@ -112,6 +116,10 @@ NORMALISATION: dict[str, list[Call]] = {
     "native_group_norm": [call(T((2, 6, 3, 2)), T((6,)), T((6,)), 2, 6, 6, 3, 1e-3, outputs=1)],
     "rms_norm": [call(T((2, 3, 4)), [4], T((4,))), call(T((2, 3, 4)), [3, 4], None, 1e-3)],
     "_fused_rms_norm": [call(T((2, 3, 4)), [4], T((4,)), 1e-5, outputs=1)],
+    "_weight_norm_interface": [
+        call(T((3, 4)), T((3, 1)), 0, outputs=1),
+        call(T((3, 2, 2)), T((1, 1, 2)), 2, outputs=1),
+    ],
     "native_layer_norm_backward": [],
     "native_group_norm_backward": [],
     "native_batch_norm_backward": [],

@@ -81,6 +81,10 @@ REDUCTIONS: dict[str, list[Call]] = {
     ],
     "norm.Scalar": [call(T((2, 3)), p) for p in (1, 2, 3)],
     "norm.ScalarOpt_dim": [call(T((2, 3)), 2, [1]), call(T((2, 3)), None, [0], True), call(T((2, 3)), 3, [0, 1])],
+    "_cdist_forward": [
+        *(call(T((4, 3)), T((5, 3)), float(p), None) for p in (2, 1, 3)),
+        call(T((2, 4, 3)), T((2, 5, 3)), 2.0, None),
+    ],
     "logsumexp": [call(T((2, 3, 4)), [1]), call(T((2, 3)), [0, 1], True)],
     "prod.default": [
         call(T((2, 3))),

@@ -92,9 +92,18 @@ def written_out_attention(q: Any, k: Any, v: Any, mask: Any = None, *rest: Any, 
     return torch.ops.aten._scaled_dot_product_attention_math(q, k, v, mask, *rest, **keywords)[0]
 
 
+def written_out_weight_norm(v: torch.Tensor, g: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    norm = v.square().sum([axis for axis in range(v.ndim) if axis != dim], keepdim=True).sqrt()
+    return v * (g / norm), norm
+
+
 # operations whose kernels have no second derivative, as others that have
 REFERENCE = {
     torch.ops.aten.scaled_dot_product_attention.default: written_out_attention,
+    torch.ops.aten._cdist_forward.default: lambda x1, x2, p, mode: torch.linalg.vector_norm(
+        x1[..., :, None, :] - x2[..., None, :, :], p, -1
+    ),
+    torch.ops.aten._weight_norm_interface.default: written_out_weight_norm,
     torch.ops.aten.copy.default: lambda old, new: 0 * old + new,
     torch.ops.aten.hardsigmoid.default: lambda x: torch.nn.functional.relu6(x + 3) / 6,
 }
