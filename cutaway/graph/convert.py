@@ -247,6 +247,9 @@ class _Reader:
             if isinstance(size, int):
                 found.append(size)
                 continue
+            if size.node.expr.is_number:  # the model fixed it
+                found.append(int(size.node.expr))
+                continue
             text = str(size.node.expr)
             for symbol in sorted(size.node.expr.free_symbols, key=str):
                 self.symbols.setdefault(str(symbol), ("N", "M", "L", "K", "J")[min(len(self.symbols), 4)])
