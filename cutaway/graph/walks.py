@@ -97,8 +97,9 @@ class Path:
 
     Attributes:
         nodes: from the source to the target.
-        factors: the local Jacobian of each edge as a matrix (entries of the later node × entries of the earlier one).
-        product: their product, the path's contribution.
+        factors: the local Jacobian of each edge as a matrix (entries of the later node × entries of the earlier one);
+            none where a seed was pulled back.
+        product: their product, the path's contribution; with a seed, its share of the source's adjoint.
     """
 
     nodes: tuple[Node, ...]
@@ -163,13 +164,19 @@ def path_nodes(source: Node, target: Node, limit: int = 10_000) -> list[tuple[No
 
 def local_jacobian(trace: Trace, node: Node, source: Node) -> Tensor:
     """The derivative along one edge: of a node by one of its direct inputs, all others held, as a matrix."""
-    nodes = [*(n for n in node.inputs if n.parts is not None), node]
     value = trace.values[node.identifier]
-    found = _each(pullback(trace, node, source, nodes), _basis(value, False), 256)
+    found = _each(pullback(trace, node, source, _itself(node)), _basis(value, False), 256)
     return found.reshape(value.numel(), -1)
 
 
-def paths(graph: "Graph", source: Node, target: Node, inputs: tuple, limit: int = 1_000, **keywords: Any) -> Paths:
+def _itself(node: Node) -> list[Node]:
+    """The operation of a node; before it the one with several outputs it takes a part of."""
+    return [*(n for n in node.inputs if n.parts is not None), node]
+
+
+def paths(
+    graph: "Graph", source: Node, target: Node, inputs: tuple, limit: int = 1_000, seed: Any = None, **keywords: Any
+) -> Paths:
     """The sum over all paths of the product of the derivatives along their edges.
 
     Args:
@@ -177,23 +184,52 @@ def paths(graph: "Graph", source: Node, target: Node, inputs: tuple, limit: int 
         source, target: where the paths begin and end.
         inputs, keywords: the model's inputs.
         limit: refuse to list more paths than this.
+        seed: an adjoint of the target (or a function of its value). With one, no matrices are made: it is pulled back
+            along each path, so that networks of any size can be read; a product is then shaped like the source, and
+            the total is the source's adjoint.
     """
     trace = graph.run(*inputs, **keywords)
+    found = path_nodes(source, target, limit)
+    value, start = trace.values[target.identifier], trace.values[source.identifier]
+    if seed is not None:
+        listed = _pulled(trace, found, seed(value) if callable(seed) else seed)
+        return Paths(tuple(listed), sum((path.product for path in listed), torch.zeros_like(start)))
     edges: dict[tuple[Node, Node], Tensor] = {}
     listed = []
-    for nodes in path_nodes(source, target, limit):
+    for nodes in found:
         factors = []
         for before, after in pairwise(nodes):
             if (before, after) not in edges:
                 edges[before, after] = local_jacobian(trace, after, before)
             factors.append(edges[before, after])
-        product = factors[0] if factors else torch.eye(trace.values[source.identifier].numel())
+        product = factors[0] if factors else torch.eye(start.numel())
         for factor in factors[1:]:
             product = factor @ product
         listed.append(Path(nodes, tuple(factors), product))
-    shape = (trace.values[target.identifier].numel(), trace.values[source.identifier].numel())
-    zero = torch.zeros(shape, dtype=trace.values[source.identifier].dtype)
+    zero = torch.zeros((value.numel(), start.numel()), dtype=start.dtype)
     return Paths(tuple(listed), sum((path.product for path in listed), zero))
+
+
+def _pulled(trace: Trace, found: Sequence[tuple[Node, ...]], seed: Tensor) -> list[Path]:
+    """Pull a seed back along each path; what two neighbours in the list share at the target's end is done once."""
+    edges: dict[tuple[Node, Node], Callable[[Tensor], Tensor]] = {}
+    stack: list[tuple[Node, Tensor]] = []  # from the target down
+    listed = []
+    with torch.no_grad():
+        for nodes in found:
+            backward = nodes[::-1]
+            shared = next(
+                (k for k, ((node, _), mine) in enumerate(zip(stack, backward, strict=False)) if node is not mine),
+                min(len(stack), len(backward)),
+            )
+            del stack[shared:]
+            for place in range(shared, len(backward)):
+                edge = (backward[place - 1], backward[place])
+                if place and edge not in edges:
+                    edges[edge] = pullback(trace, *edge, _itself(edge[0]))
+                stack.append((backward[place], edges[edge](stack[-1][1]) if place else seed))
+            listed.append(Path(nodes, (), stack[-1][1]))
+    return listed
 
 
 @dataclass(frozen=True)

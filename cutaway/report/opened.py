@@ -1,6 +1,8 @@
 """A network asked for in words: a name, a run folder, a weights file, or a function in a file of the user's."""
 
 import importlib.util
+import inspect
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from cutaway import train as training
 from cutaway.data import Dataset
 from cutaway.errors import ArgumentError, CutawayError, LookupFailure, RunFolderError, nearest
 from cutaway.report.subject import load_data
+from cutaway.train.job import HIDDEN
 
 WEIGHTS = (".safetensors", ".pth", ".pt", ".th", ".bin")
 CENTERED = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -81,12 +84,13 @@ class Opened:
         return sources.read_image(asked, self.shape[1:], channels=self.shape[0])[None], None  # type: ignore[arg-type]
 
 
-def open_model(asked: str, data: str | None = None) -> Opened:
+def open_model(asked: str, data: str | None = None, shape: tuple[int, ...] | None = None) -> Opened:
     """Find a network.
 
     Args:
         asked: a name of `cutaway.nets.NAMES`, a run folder, a weights file, or "file.py:function".
         data: the data set to take test examples from; a run's own by default.
+        shape: of one input, where the network comes without data; by default the first usual one that it takes.
 
     Raises:
         CutawayError: there is no such thing; the message says what would be accepted.
@@ -97,17 +101,26 @@ def open_model(asked: str, data: str | None = None) -> Opened:
     """
     file, _, function = asked.rpartition(":")
     if file.endswith(".py"):
-        return _with_data(_call(Path(file), function), asked, data)
+        return _with_data(_call(Path(file), function), asked, data, shape=shape)
     path = Path(asked).expanduser()
     if path.is_dir():
         return _open_run(path, data)
     if path.suffix in WEIGHTS:
-        return _open_weights(path, data)
+        return _open_weights(path, data, shape)
+    if asked in nets.NAMES and shape is not None and data is None:
+        return _with_data(_published(asked, shape), f"{asked}, untrained", None, shape=shape)
     if asked in nets.NAMES:
         return _untrained(asked, data or "digits")
     if "/" in asked or path.suffix:
         raise ArgumentError(f"--model {asked}: there is no such file or folder; {KINDS}")
     raise nearest(asked, nets.NAMES, "model")
+
+
+def _published(name: str, shape: tuple[int, ...]) -> nn.Module:
+    """A network with random weights and its paper's sizes, for inputs of a shape."""
+    sizes = (math.prod(shape), HIDDEN, 10) if name == "mlp" else ()
+    channels = {"channels": shape[0]} if "channels" in inspect.signature(nets.NAMES[name]).parameters else {}
+    return nets.make(name, *sizes, seed=0, **channels).eval()
 
 
 def _untrained(name: str, data: str) -> Opened:
@@ -126,7 +139,7 @@ def _open_run(folder: Path, data: str | None) -> Opened:
     return Opened(run.model, str(folder), test.shape, test.classes, test)
 
 
-def _open_weights(path: Path, data: str | None) -> Opened:
+def _open_weights(path: Path, data: str | None, shape: tuple[int, ...] | None = None) -> Opened:
     """A run's weights, or a file whose name begins with its network's, such as resnet20_cifar10.safetensors."""
     if (path.parent / "run.json").is_file():
         opened = _open_run(path.parent, data)
@@ -142,7 +155,7 @@ def _open_weights(path: Path, data: str | None) -> Opened:
     known = PREPROCESSING.get(name, nets.IMAGENET)
     model = nets.normalized(nets.load(name, path), known["mean"], known["std"])
     caution = f"The pixels are standardised with mean {known['mean']} and sd {known['std']}."
-    shape = (3, 32, 32) if name.endswith("_cifar") else None
+    shape = shape or ((3, 32, 32) if name.endswith("_cifar") else None)
     return _with_data(model.eval(), f"{name} with the weights of {path.name}", data, caution, shape)
 
 
@@ -172,8 +185,11 @@ def _with_data(
         test = sources.load(data)[2]
         return Opened(model, about, test.shape, test.classes, test, caution)
     shape = shape or _accepted(model)
-    with torch.no_grad():
-        outputs = model(torch.zeros(1, *shape)).shape[-1]
+    try:
+        with torch.no_grad():
+            outputs = model(torch.zeros(1, *shape)).shape[-1]
+    except RuntimeError as reason:
+        raise ArgumentError(f"{about} does not take inputs of shape {shape}: {str(reason).splitlines()[0]}") from None
     names = _imagenet() if outputs == 1000 else ()
     return Opened(model, about, shape, names, None, caution)
 

@@ -139,6 +139,59 @@ def test_report_refuses_what_is_no_run(tmp_path):
     refused(call("report", tmp_path), "holds no run")
 
 
+TINY = """
+import torch
+from torch import nn
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False)
+        with torch.no_grad():
+            self.a.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+            self.b.weight.copy_(torch.tensor([[5.0, 6.0]]))
+
+    def forward(self, x):
+        h = self.a(x)
+        return self.b(h) + h.sum(1, keepdim=True)
+"""
+
+
+def test_graph_shows_values_adjoints_paths_and_orders(tmp_path):
+    (tmp_path / "tiny.py").write_text(TINY)
+    tiny = f"{tmp_path / 'tiny.py'}:Tiny"
+    found = call("graph", tiny, "--input", "1,2", "--adjoints", "--paths", "x", "output", "--orders")
+    assert found.exit_code == 0, found.stderr
+    lines = [" ".join(line.split()) for line in found.stdout.splitlines()]
+    assert any(line.startswith("a linear") and line.endswith("6, 7") for line in lines)  # 5 + 1 and 6 + 1
+    assert any(line.startswith("x input") and line.endswith("27, 40") for line in lines)  # (6, 7)·[[1, 2], [3, 4]]
+    assert any(line.startswith("x → a → b → add") and line.endswith("23, 34") for line in lines)
+    assert any(line.startswith("x → a → sum → add") and line.endswith("4, 6") for line in lines)
+    assert "sum 27, 40" in lines
+    assert any(line.startswith("reverse 8 ") for line in lines)  # 1·1·2 twice, and 1·2·2
+
+
+def test_graph_pulls_a_seed_along_the_paths_of_a_large_network():
+    found = call("graph", "resnet20_cifar", "--input", "1,3,32,32", "--paths", "layer3.0", "output")
+    assert found.exit_code == 0, found.stderr
+    assert "along 4 paths" in found.stdout
+    shares = [float(line.split()[-2]) for line in found.stdout.splitlines() if line.rstrip().endswith("%")]
+    assert len(shares) == 4 and sum(shares) == pytest.approx(100, abs=0.3)
+
+
+def test_graph_measures_what_forward_and_backward_cost():
+    found = call("graph", "lenet5", "--input", "4,1,32,32", "--cost")
+    assert found.exit_code == 0, found.stderr
+    assert "416,520" in found.stdout and "1.72 in multiply-adds" in found.stdout and "batch 4" in found.stdout
+
+
+def test_graph_refuses_inputs_that_do_not_fit():
+    refused(call("graph", "resnet20_cifar", "--input", "1,4,32,32"), "(4, 32, 32)", "3 channels")
+    refused(call("graph", "lenet5", "--input", "large"), "large", "1,3,224,224")
+    refused(call("graph", "lenet5", "--paths", "x", "c33"), "'c33'", "c3")
+
+
 def test_graph_prints_and_saves_the_costs(tmp_path):
     found = call("graph", "lenet5", "--out", tmp_path / "cost.csv")
     assert found.exit_code == 0, found.stderr

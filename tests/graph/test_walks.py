@@ -98,6 +98,27 @@ def test_the_sum_over_paths_is_backpropagation() -> None:
     assert len(listed.table()) == 4
 
 
+def test_a_seed_is_pulled_back_along_each_path() -> None:
+    model, x = reused().eval(), images()
+    graph = ct.capture(model, x)
+    seed = torch.randn(graph(x).shape, dtype=torch.float64)
+    found = graph.paths("x", "output")(x, seed=seed)
+    assert len(found.paths) > 1
+    leaf = x.clone().requires_grad_()
+    expected = torch.autograd.grad(model(leaf), leaf, seed)[0]
+    assert torch.allclose(found.total, expected, rtol=1e-10, atol=1e-14)
+
+
+def test_one_path_alone_is_the_product_of_its_edges() -> None:
+    x = torch.randn(3, dtype=torch.float64)
+    graph = ct.capture(lambda x: torch.sin(x) * torch.exp(x) + x, x)
+    seed = torch.randn(3, dtype=torch.float64)
+    written, pulled = graph.paths("x", "output")(x), graph.paths("x", "output")(x, seed=lambda value: seed)
+    for whole, part in zip(written.paths, pulled.paths, strict=True):
+        assert whole.nodes == part.nodes
+        assert torch.allclose(seed @ whole.product, part.product, rtol=1e-12)
+
+
 def test_too_many_paths_are_counted_not_listed() -> None:
     def function(x: torch.Tensor) -> torch.Tensor:
         for _ in range(20):

@@ -58,7 +58,7 @@ def resolves(name: str) -> bool:
 @cache
 def verbs() -> set[str]:
     """Return the verbs of the command line: its subcommands, or nothing where there is no command line."""
-    if not (ROOT / "cutaway" / "cli.py").exists():
+    if not (ROOT / "cutaway" / "cli").exists():
         return set()
     from cutaway import cli
 

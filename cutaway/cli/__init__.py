@@ -1,0 +1,23 @@
+"""The `cutaway` command: one verb per folder, the same words as in Python."""
+
+from typing import Annotated
+
+import typer
+
+import cutaway
+from cutaway.cli import attack, diagnose, explain, graph, train  # noqa: F401 - each registers its verb
+from cutaway.cli.common import app, out
+
+__all__ = ["app", "main"]
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        out.print(cutaway.__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command."""
+    app()
