@@ -1,6 +1,6 @@
 """`python -m cutaway` is the `cutaway` command."""
 
-from cutaway.cli import main
+from cutaway.cli import app
 
 if __name__ == "__main__":
-    main()
+    app()

@@ -8,7 +8,7 @@ import cutaway
 from cutaway.cli import attack, diagnose, explain, graph, train  # noqa: F401 - each registers its verb
 from cutaway.cli.common import app, out
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 
 @app.callback(invoke_without_command=True)
@@ -16,8 +16,3 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
     if version:
         out.print(cutaway.__version__)
         raise typer.Exit
-
-
-def main() -> None:
-    """Run the command."""
-    app()

@@ -13,11 +13,16 @@ from typer.core import TyperGroup
 from cutaway import report as reporting
 from cutaway.errors import CutawayError
 
+FIRST = ("train", "report", "graph", "explain", "attack", "diagnose")
 out, err = Console(), Console(stderr=True)
 
 
 class Guarded(TyperGroup):
     """Turns errors raised on purpose into one red paragraph and exit code 2, Ctrl-C into 130."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        """The verbs in the order one meets them."""
+        return sorted(super().list_commands(ctx), key=lambda verb: FIRST.index(verb) if verb in FIRST else len(FIRST))
 
     def invoke(self, ctx: typer.Context) -> Any:
         """Run the verb."""

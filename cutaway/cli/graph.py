@@ -52,17 +52,18 @@ def graph(
     batch = sizes[0] if sizes else 1
     captured = graphs.capture(opened.model, torch.zeros(max(batch, 2), *opened.shape))
     x = _example(opened, batch)
+    ends = None if paths is None else (captured[paths[0]], captured[paths[1]])
     out.print(f"{opened.about}, input {by(('N', *opened.shape))}", highlight=False)
     trace = _trace(captured, x, adjoints) if values or adjoints else None
     if cost:
         _tell_costs(captured, x, depth)
     if trace is not None:
         _tell_trace(captured, trace, adjoints)
-    if paths is not None:
-        _tell_paths(captured, x, *paths)
+    if ends is not None:
+        _tell_paths(captured, x, *ends)
     if orders:
         _tell_orders(captured.orders(batch=batch))
-    if not (cost or values or adjoints or orders or paths is not None):
+    if not (cost or values or adjoints or orders or ends):
         _tell_modules(captured, depth)
     if to is not None:
         if to.suffix in (".svg", ".html"):
@@ -140,9 +141,11 @@ def _tell_trace(captured: Graph, trace: Trace, adjoints: bool) -> None:
     rows = table("node", "operation" if small else "shape", right=right)
     for node in tensors:
         reading = trace[node]
-        shown = [(_numbers if small else _range)(each) for each in (reading.value, reading.adjoint)[: 1 + adjoints]]
         about = node.op_name if small else by(tuple(reading.value.shape))
-        rows.add_row(node.name, about, *(shown if small else [number for three in shown for number in three]))
+        row = [node.name, about]
+        for each in (reading.value, reading.adjoint)[: 1 + adjoints]:
+            row += [_numbers(each)] if small else _range(each)
+        rows.add_row(*row)
     out.print(rows)
 
 
@@ -150,16 +153,14 @@ def _numbers(value: Tensor | None) -> str:
     return "" if value is None else ", ".join(f"{number:.4g}" for number in value.flatten().tolist())
 
 
-def _range(value: Tensor | None) -> tuple[str, str, str]:
+def _range(value: Tensor | None) -> list[str]:
     if value is None or not value.numel():
-        return "", "", ""
+        return ["", "", ""]
     wide = value.detach().double()
-    found = (wide.pow(2).mean().sqrt(), wide.min(), wide.max())
-    return tuple(f"{float(number):.3g}" for number in found)  # type: ignore[return-value]
+    return [f"{float(number):.3g}" for number in (wide.pow(2).mean().sqrt(), wide.min(), wide.max())]
 
 
-def _tell_paths(captured: Graph, x: Tensor, first: str, last: str) -> None:
-    source, target = captured[first], captured[last]
+def _tell_paths(captured: Graph, x: Tensor, source: Node, target: Node) -> None:
     small = all(_entries(node, len(x)) <= FEW for node in captured.nodes if node.shape is not None)
     if small:
         found = captured.paths(source, target)(x)

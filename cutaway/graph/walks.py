@@ -192,7 +192,8 @@ def paths(
     found = path_nodes(source, target, limit)
     value, start = trace.values[target.identifier], trace.values[source.identifier]
     if seed is not None:
-        listed = _pulled(trace, found, seed(value) if callable(seed) else seed)
+        given: Tensor = seed(value) if callable(seed) else seed
+        listed = _pulled(trace, found, given)
         return Paths(tuple(listed), sum((path.product for path in listed), torch.zeros_like(start)))
     edges: dict[tuple[Node, Node], Tensor] = {}
     listed = []
