@@ -175,7 +175,13 @@ def _itself(node: Node) -> list[Node]:
 
 
 def paths(
-    graph: "Graph", source: Node, target: Node, inputs: tuple, limit: int = 1_000, seed: Any = None, **keywords: Any
+    graph: "Graph",
+    source: Node,
+    target: Node,
+    inputs: tuple,
+    limit: int = 1_000,
+    seed: Tensor | Callable[[Tensor], Tensor] | None = None,
+    **keywords: Any,
 ) -> Paths:
     """The sum over all paths of the product of the derivatives along their edges.
 
@@ -192,7 +198,7 @@ def paths(
     found = path_nodes(source, target, limit)
     value, start = trace.values[target.identifier], trace.values[source.identifier]
     if seed is not None:
-        given: Tensor = seed(value) if callable(seed) else seed
+        given = seed if isinstance(seed, Tensor) else seed(value)
         listed = _pulled(trace, found, given)
         return Paths(tuple(listed), sum((path.product for path in listed), torch.zeros_like(start)))
     edges: dict[tuple[Node, Node], Tensor] = {}
