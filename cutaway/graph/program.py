@@ -9,6 +9,7 @@ import torch
 from cutaway.graph.backward import Line, Ref, Reverse, adjoint_name, choose, forward_lines, shape_line
 from cutaway.graph.emit import Emitted, emit, references
 from cutaway.graph.nodes import Node
+from cutaway.graph.replay import Replay
 from cutaway.graph.reuse import Tables, reuse
 from cutaway.graph.rows import RuleSet
 
@@ -80,6 +81,19 @@ class Program:
     def differentiable(self, *inputs: Any, seed: Any = None, **keywords: Any) -> tuple[dict, dict]:
         """As `evaluate`, under the caller's grad mode: the program is itself a function that can be differentiated."""
         return self._run(self.built.pure, inputs, keywords, seed)
+
+    def replay(self, *inputs: torch.Tensor, seed: Any = None) -> Replay:
+        """Record the program as a CUDA graph for inputs of these shapes.
+
+        Args:
+            inputs: tensors on a CUDA device.
+            seed: the adjoint of `of`, the same in every replay: None for ones, a tensor, or a function of its value
+                that does not wait for the device.
+
+        Raises:
+            ArgumentError: an input is not on a CUDA device.
+        """
+        return Replay(self, inputs, seed)
 
     def _run(self, emitted: Emitted, inputs: tuple, keywords: Mapping[str, Any], seed: Any) -> tuple[dict, dict]:
         env = self.graph.leaf_values(inputs, keywords, self.built.parameters)
