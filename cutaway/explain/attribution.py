@@ -28,7 +28,8 @@ class Attribution:
     """How much each part of each input (or each place of a layer's map) counts for the explained number.
 
     Attributes:
-        values: shaped like the input (N, C, H, W), or like the layer's map (N, 1, h, w).
+        values: shaped like the input (N, C, H, W), like one channel of it (N, 1, H, W) where whole places are
+            covered, or like the layer's map (N, 1, h, w) or units (N, C, h, w).
         method: the name of the method, as in `cutaway.explain.METHODS`.
         target: the explained classes (N,); None where `of` is a function.
         of: "logit", "log_probability" or the user's function.
@@ -63,6 +64,15 @@ class Attribution:
     def magnitude(self) -> Float[Tensor, "n h w"]:
         """How strongly each place counts: absolute values, summed over channels."""
         return magnitude(self.values)
+
+    def channels(self) -> Float[Tensor, "n c"]:
+        """How much each channel (of a layer: each unit) counts: the sum over its places.
+
+        >>> import torch
+        >>> Attribution(torch.ones(1, 2, 3, 3), "layer_attribution", None, "logit").channels()
+        tensor([[9., 9.]])
+        """
+        return self.values.flatten(2).sum(2) if self.values.dim() > 2 else self.values
 
     def upsampled(self, size: int | tuple[int, ...]) -> Float[Tensor, "n c h w"]:
         """Interpolate the map (bilinearly, corners not aligned) to another size.

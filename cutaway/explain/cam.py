@@ -89,14 +89,26 @@ def guided_grad_cam(
 
 def grad_cam_map(graph: G.Graph, x: Tensor, goal: Objective, layer: "str | Node | None" = None) -> Found:
     """Compute Grad-CAM on a graph."""
-    node = map_node(graph, layer)
-    values, adjoints = graph.gradient(of="output", wrt=[node], values=[node]).evaluate(x, seed=goal.adjoint)
-    weights = adjoints[node].flatten(2).mean(2)  # (N, C)
-    cam = (values[node] * weights.view(*weights.shape, *[1] * (values[node].dim() - 2))).sum(1, keepdim=True)
-    return Found(cam.relu(), explained(goal, values["output"]), layer=node.name)
+    maps, adjoints, target, name = maps_of(graph, x, goal, layer)
+    weights = adjoints.flatten(2).mean(2)  # (N, C)
+    return Found(weighted(maps, weights).relu(), target, layer=name)
 
 
 def guided_grad_cam_map(graph: G.Graph, x: Tensor, goal: Objective, layer: "str | Node | None" = None) -> Found:
     """Compute guided Grad-CAM on a graph."""
     cam, guided = grad_cam_map(graph, x, goal, layer), guided_map(graph, x, goal)
     return Found(guided.values * upsample(cam.values, tuple(x.shape[2:])), cam.target, layer=cam.layer)
+
+
+def maps_of(
+    graph: G.Graph, x: Tensor, goal: Objective, layer: "str | Node | None"
+) -> tuple[Tensor, Tensor, Tensor | None, str]:
+    """A layer's maps (N, C, h, w), the adjoints there, the classes explained and the layer's name."""
+    node, layout = map_node(graph, layer)
+    values, adjoints = graph.gradient(of="output", wrt=[node], values=[node]).evaluate(x, seed=goal.adjoint)
+    return layout.as_map(values[node]), layout.as_map(adjoints[node]), explained(goal, values["output"]), node.name
+
+
+def weighted(maps: Float[Tensor, "n c ..."], weights: Float[Tensor, "n c"]) -> Float[Tensor, "n 1 ..."]:
+    """The sum of a layer's maps, each times the weight of its channel."""
+    return (maps * weights.view(*weights.shape, *[1] * (maps.dim() - 2))).sum(1, keepdim=True)

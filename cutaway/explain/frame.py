@@ -21,6 +21,11 @@ from cutaway.explain.similarity import rank_correlation
 PASSES = 0.5  # a method passes the quick sanity test when its mean score is at least this
 FEW = 16  # below so many places, rank correlations of 0.5 are common between random maps
 GAP = 0.05  # relative completeness error above which a map is reported
+ADVICE = {  # what to do about values that miss their sum
+    "integrated_gradients": "take more steps or set a tolerance",
+    "lrp": "biases took the rest, or units without any contribution to share their relevance among",
+    "layer_attribution": "other paths lead past the layer, biases took the rest, or conductance needs more steps",
+}
 CHUNK = 400_000  # input numbers in one pass: larger batches do not run faster per example
 
 
@@ -142,15 +147,27 @@ def warnings(method: str, found: Found, scores: Float[Tensor, " n"] | None, gap:
     if broken:
         yield f"the map holds NaN or infinity for {_examples(broken)}."
     if found.gap is not None and float(found.gap.max()) > gap:
-        yield (
-            f"the values miss the sum they should have by up to {float(found.gap.max()):.0%}: "
-            "take more steps or set a tolerance."
-        )
+        advice = ADVICE.get(method, "some operation is not shared out completely")
+        yield f"the values miss the sum they should have by up to {float(found.gap.max()):.0%}: {advice}."
 
 
 def outputs(graph: G.Graph, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
     """The model's first output, in evaluation mode."""
     return next(leaf for leaf in pytree.tree_leaves(graph(x)) if isinstance(leaf, Tensor))
+
+
+def numbers(graph: G.Graph, x: Float[Tensor, "m ..."], goal: Objective, times: int) -> Float[Tensor, "times n"]:
+    """The explained number of `times` variants of a batch, one whole batch after the other in x; forward only."""
+    return repeated(goal, times).value(outputs(graph.optimized(), x)).unflatten(0, (times, -1))
+
+
+def missed(values: Float[Tensor, "n ..."], promised: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The completeness error: how far each map's sum is from the promised one, relative to that.
+
+    >>> missed(torch.tensor([[1.0, 2.0]]), torch.tensor([4.0]))
+    tensor([0.2500])
+    """
+    return (values.flatten(1).sum(1) - promised).abs() / promised.abs().clamp(min=1e-12)
 
 
 def settled(graph: G.Graph, x: Float[Tensor, "n ..."], goal: Objective) -> Objective:

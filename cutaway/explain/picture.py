@@ -21,12 +21,21 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".svg", ".pdf")
 SIGNED, UNSIGNED = "RdBu_r", "inferno"  # both are read alike with and without colour vision deficiency
 COLOURED = ("guided_backprop", "deconvnet", "guided_grad_cam")  # drawn in colour on grey, as in their papers
-SENSITIVITIES = ("gradient", "smooth_grad", "guided_backprop", "deconvnet")  # rates of change, not shares of the output
+# rates of change, not shares of the output
+SENSITIVITIES = ("gradient", "smooth_grad", "guided_backprop", "deconvnet", "neuron_attribution")
 SPELLED = {
     "gradient_x_input": "gradient × input",
     "smooth_grad": "SmoothGrad",
     "grad_cam": "Grad-CAM",
     "guided_grad_cam": "guided Grad-CAM",
+    "lrp": "LRP",
+    "deep_lift": "DeepLIFT",
+    "rise": "RISE",
+    "cam": "CAM",
+    "grad_cam_plus_plus": "Grad-CAM++",
+    "layer_cam": "LayerCAM",
+    "score_cam": "Score-CAM",
+    "var_grad": "VarGrad",
 }
 
 

@@ -32,6 +32,66 @@ class Mixed(nn.Module):
         return self.fc2(self.rectify(self.fc1(x.flatten(1)), "clamp"))
 
 
+class Pooled(nn.Module):
+    """Two convolutions, global average pooling and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.conv2, self.head = nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.Linear(8, 5)
+
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.conv2(F.relu(self.norm(self.conv1(x)))))  # (N, 8, 4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.maps(x).mean((2, 3)))
+
+
+class Block(nn.Module):
+    """A transformer's block with fused attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.norm1, self.norm2 = heads, nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, t, c = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (N, heads, T, c)
+        x = x + self.proj(self.attend(q, k, v).transpose(1, 2).reshape(n, t, c))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class TinyViT(nn.Module):
+    """A vision transformer for images (N, 3, 8, 8): 4×4 patches, a class token, two blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 12, 2, 2)
+        self.token, self.position = nn.Parameter(torch.randn(1, 1, 12)), nn.Parameter(torch.randn(1, 17, 12))
+        self.blocks = nn.Sequential(Block(12, 3), Block(12, 3))
+        self.norm, self.head = nn.LayerNorm(12), nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv1(x).flatten(2).transpose(1, 2)  # (N, 16, 12)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+@pytest.fixture
+def pooled() -> Pooled:
+    return Pooled().double()
+
+
+@pytest.fixture
+def vit() -> TinyViT:
+    return TinyViT().double()
+
+
 @pytest.fixture
 def mixed() -> Mixed:
     net = Mixed().double()

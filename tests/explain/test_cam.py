@@ -91,7 +91,7 @@ def test_upsampled_is_bilinear():
     assert torch.equal(found, F.interpolate(values, (7, 5), mode="bilinear", align_corners=False))
 
 
-def test_spatial_nodes_leave_out_attention_and_channels_last():
+def test_spatial_nodes_leave_out_attention_and_know_tokens():
     class Tokens(nn.Module):
         def __init__(self):
             super().__init__()
@@ -104,7 +104,7 @@ def test_spatial_nodes_leave_out_attention_and_channels_last():
             return self.head((attention @ heads).transpose(1, 2).flatten(2).mean(1))
 
     graph = G.capture(Tokens(), torch.rand(2, 3, 16, 16))
-    assert [node.name for node in spatial_nodes(graph)] == ["embed"]
+    assert [node.name for node in spatial_nodes(graph)] == ["embed", "norm"]
 
 
 def test_signals_have_maps_too():
