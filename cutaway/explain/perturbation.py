@@ -186,7 +186,7 @@ def masks(sizes: Sequence[int], samples: int, cells: int, keep: float, seed: int
             yield coarse[0, 0]
             continue
         fine = F.interpolate(coarse, enlarged, mode=INTERPOLATION[len(sizes) + 2], align_corners=False)[0, 0]
-        yield fine[tuple(slice(start, start + size) for start, size in zip(offsets, sizes, strict=True))]
+        yield fine.clamp(0, 1)[tuple(slice(start, start + size) for start, size in zip(offsets, sizes, strict=True))]
 
 
 def _sizes(name: str, given: Sizes, sizes: Sequence[int], default: tuple[int, ...]) -> tuple[int, ...]:

@@ -91,3 +91,22 @@ def test_wrong_arguments_are_refused(mixed, x):
         explain.integrated_gradients(mixed, x, steps=0)
     with pytest.raises(ArgumentError, match=r"\(7,\) does not broadcast"):
         explain.integrated_gradients(mixed, x, baseline=torch.from_numpy(np.zeros(7)))
+
+
+def test_var_grad_is_the_variance_over_noisy_copies(mixed, x):
+    found = explain.var_grad(mixed, x, 2, samples=6, noise=0.2, seed=7, score=False)
+    generator = rng.generator(7, "smooth_grad")
+    spread = 0.2 * (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))
+    net, gradients = copy.deepcopy(mixed).eval(), []
+    for _ in range(6):
+        noisy = (x + spread * torch.randn(1, 3, 8, 8, generator=generator, dtype=torch.float64)).requires_grad_()
+        gradients.append(torch.autograd.grad(net(noisy)[:, 2].sum(), noisy)[0])
+    torch.testing.assert_close(found.values, torch.stack(gradients).var(0), rtol=1e-8, atol=1e-12)
+    with pytest.raises(ArgumentError, match="samples >= 2"):
+        explain.var_grad(mixed, x, samples=1)
+
+
+def test_twenty_steps_are_exact_where_others_are_off_by_percents():
+    """x³ from 0 to 1: with end points at full weight, or left sums, twenty steps miss by 2.6 % and 7.6 %."""
+    found = explain.integrated_gradients(lambda x: x**3, torch.ones(1, 1), 0, steps=20, score=False)
+    assert found.values.item() == pytest.approx(1.0, abs=1e-3)
