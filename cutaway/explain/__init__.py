@@ -6,6 +6,7 @@ from cutaway.explain.averages import integrated_gradients, smooth_grad, var_grad
 from cutaway.explain.cam import grad_cam, guided_grad_cam
 from cutaway.explain.cam_family import cam, grad_cam_plus_plus, layer_cam, score_cam
 from cutaway.explain.check import Check, check
+from cutaway.explain.classical import Classical, classical
 from cutaway.explain.curves import Curve
 from cutaway.explain.gradients import gradient, gradient_x_input
 from cutaway.explain.layers import spatial_nodes
@@ -24,11 +25,13 @@ __all__ = [
     "AttentionMaps",
     "Attribution",
     "Check",
+    "Classical",
     "Curve",
     "attention_maps",
     "attention_rollout",
     "cam",
     "check",
+    "classical",
     "deconvnet",
     "deep_lift",
     "grad_cam",
