@@ -90,6 +90,21 @@ def choose(nodes: Sequence[Node], of: Iterable[Node] | None, wrt: Iterable[Node]
     return Choice(rows, origins, live)
 
 
+def restricted(choice: Choice, nodes: Sequence[Node], wrt: Iterable[Node]) -> Choice:
+    """The same rows, applied only on the ways to `wrt`."""
+    active = set(wrt)
+    live: dict[Node, tuple[str, ...]] = {}
+    for node in nodes:
+        arguments = bound_arguments(node) if node in choice.live else {}
+        kept = tuple(
+            name for name in choice.live.get(node, ()) if any(source in active for source in nodes_in(arguments[name]))
+        )
+        if kept:
+            live[node] = kept
+            active.add(node)
+    return Choice(choice.rows, choice.origins, live)
+
+
 def _function(chosen: Row, argument: str) -> Callable | None:
     found = chosen.function_for(argument)
     return found[1] if found else None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cutaway.graph.rows import TABLE, Row
-from cutaway.graph.table_convolution import convolution_input
+from cutaway.graph.table_convolution import convolution_input, phases_pay
 
 aten = torch.ops.aten
 
@@ -36,7 +36,7 @@ class Packed:
 
 def _transposed(weight: Tensor, stride: list, padding: list, dilation: list, groups: int, size: tuple) -> Tensor | None:
     """The weight laid out for the transposed convolution that computes the input's adjoint."""
-    if groups != 1:
+    if groups == 1 and dilation == [1, 1] and phases_pay(weight, stride):
         return None
     out_size = [size[0], weight.shape[0], *(_out(size[2 + i], weight, stride, padding, dilation, i) for i in (0, 1))]
     extra = _output_padding(size[2:], out_size[2:], weight, stride, padding, dilation)

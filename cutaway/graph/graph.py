@@ -21,8 +21,8 @@ from cutaway.graph.backward import ancestors
 from cutaway.graph.forward import Tangents, forward_mode
 from cutaway.graph.nodes import Node, map_nodes, nodes_in
 from cutaway.graph.passes import PASSES, optimized
-from cutaway.graph.program import Program, build, cache_key, forward_program, picked
-from cutaway.graph.rows import RuleSet
+from cutaway.graph.program import Program, build, forward_program, picked
+from cutaway.graph.rows import RuleSet, cache_key
 
 
 class Graph:
@@ -130,12 +130,7 @@ class Graph:
                     f"cannot differentiate with respect to {node.name!r}: it is not a real tensor ({node.dtype})"
                 )
         key = (tuple(of_nodes), tuple(wrt_nodes), cache_key(rules), tuple(value_nodes))
-        try:
-            built = self.programs.get(key)
-        except TypeError:  # a rule set with dicts inside cannot be looked up
-            built, key = None, object()
-        if built is None:
-            built = self.programs[key] = build(self, of_nodes, wrt_nodes, rules, value_nodes)
+        built = self.remembered(key, lambda: build(self, of_nodes, wrt_nodes, rules, value_nodes))
         return Program(self, built, single, [*of_keys, *values], wrt_keys)
 
     def cost(
@@ -188,13 +183,23 @@ class Graph:
         ['input.channels_last', '2']
         """
         key = ("optimized", tuple(passes))
-        if key not in self.programs:
+
+        def make() -> Graph:
             made = optimized(self, passes)
             made.module = None  # type: ignore[assignment]  # what a cached graph keeps must not keep the module alive
-            self.programs[key] = made
-        found = copy.copy(self.programs[key])
+            return made
+
+        found = copy.copy(self.remembered(key, make))
         found.module = self.module
         return found
+
+    def remembered(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What was made for a key before; made now, and kept, the first time."""
+        if not _hashable(key):  # a rule set with dicts inside
+            return make()
+        if key not in self.programs:
+            self.programs[key] = make()
+        return self.programs[key]
 
     def leaf_values(
         self, inputs: tuple, keywords: Mapping[str, Any], names: Sequence[str] | None = None
@@ -254,6 +259,14 @@ def tensor_at(module: nn.Module, target: str) -> torch.Tensor:
     """A module's parameter or buffer by its qualified name."""
     path, _, leaf = target.rpartition(".")
     return getattr(module.get_submodule(path) if path else module, leaf)
+
+
+def _hashable(key: Any) -> bool:
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
 
 
 def _check_input(node: Node, given: Any, sizes: dict[str, int]) -> None:

@@ -155,8 +155,3 @@ def assemble(
 def picked(values: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     """The values of some names, in order."""
     return [values.get(name) for name in names]
-
-
-def cache_key(rules: RuleSet | None) -> tuple:
-    """What a program depends on in a rule set; the functions themselves, so that they live as long as the program."""
-    return tuple((key, value) for key, value in rules.items()) if rules else ()

@@ -227,3 +227,8 @@ def _put(value: Any, tensors: Any, alone: bool = False) -> Any:
     if isinstance(value, list | tuple):
         return [next(tensors) if _real(part) else (None if alone else part) for part in value]
     return next(tensors) if _real(value) else (None if alone else value)
+
+
+def cache_key(rules: RuleSet | None) -> tuple:
+    """What a program depends on in a rule set; the functions themselves, so that they live as long as the program."""
+    return tuple((key, value) for key, value in rules.items()) if rules else ()
