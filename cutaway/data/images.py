@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from cutaway.data.dataset import Dataset, Parts
+from cutaway.data.modes import visible
 from cutaway.errors import ArgumentError, DataError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -22,7 +23,7 @@ PARTS = {"train": ("train", "training"), "validation": ("validation", "valid", "
 def read_image(
     path: str | Path, size: int | tuple[int, int] | None = None, resize: int | None = None, channels: int = 3
 ) -> Float[Tensor, "c h w"]:
-    """Read one picture as `(C, H, W)` floats in [0, 1], turned upright as its EXIF data says.
+    """Read one picture as `(C, H, W)` floats in [0, 1], upright as its EXIF data says, on white where transparent.
 
     Args:
         path: of the file, in any format that Pillow reads.
@@ -40,12 +41,15 @@ def read_image(
     ...     read_image(f"{folder}/white.png", size=16).shape
     torch.Size([3, 16, 16])
     """
+    pixels = ""
     try:
-        return prepare(Image.open(path), size, resize, channels)
+        with Image.open(path) as image:
+            pixels = f" ({image.width} × {image.height} pixels)"
+            return prepare(image, size, resize, channels)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, ArgumentError):
             raise
-        raise DataError(f"{path}: cannot be read as a picture: {error}") from error
+        raise DataError(f"{path}{pixels}: cannot be read as a picture: {error}") from error
 
 
 def decode(data: bytes, where: str) -> Float[Tensor, "3 h w"]:
@@ -62,7 +66,7 @@ def prepare(
     """Turn a picture as asked, see `read_image`, and make it a tensor."""
     if channels not in (1, 3):
         raise ArgumentError(f"channels={channels}: expected 1 (grey) or 3 (RGB)")
-    image = (ImageOps.exif_transpose(image) or image).convert("RGB" if channels == 3 else "L")
+    image = visible(image, channels)
     height, width = (size, size) if isinstance(size, int) else size or (image.height, image.width)
     scale = resize / min(image.size) if resize else max(height / image.height, width / image.width)
     if scale != 1:
