@@ -7,16 +7,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cutaway import attack, data, diagnose, explain, graph, nets, report, train
+    from cutaway import attack, data, diagnose, experiments, explain, graph, nets, report, train
     from cutaway.graph import Graph, Node, Program, Trace, capture, grad, jvp, rules
-    from cutaway.train import Run, Trainer, fit
+    from cutaway.train import Run, Trainer, fit, fit_many
 
 __version__ = "0.1.0"
 
-_FOLDERS = ("attack", "data", "diagnose", "explain", "graph", "nets", "report", "train")
+_FOLDERS = ("attack", "data", "diagnose", "experiments", "explain", "graph", "nets", "report", "train")
 _NAMES = {
     **dict.fromkeys(("Graph", "Node", "Program", "Trace", "capture", "grad", "jvp", "rules"), "graph"),
-    **dict.fromkeys(("Run", "Trainer", "fit"), "train"),
+    **dict.fromkeys(("Run", "Trainer", "fit", "fit_many"), "train"),
 }
 __all__ = [
     "Graph",
@@ -29,8 +29,10 @@ __all__ = [
     "capture",
     "data",
     "diagnose",
+    "experiments",
     "explain",
     "fit",
+    "fit_many",
     "grad",
     "graph",
     "jvp",

@@ -43,7 +43,7 @@ def train(
         "model": model, "data": data, "out": to, "seeds": seeds, "seed": seed, "epochs": epochs,
         "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "schedule": schedule, "patience": patience,
     }  # fmt: skip
-    asked = _config(config) | {name: value for name, value in given.items() if value is not None} | _pairs(settings)
+    asked = _config(config) | {name: value for name, value in given.items() if value is not None} | pairs(settings)
     for name, what in (("model", "a network"), ("data", "a data set (--data)"), ("out", "a run folder (--out)")):
         if asked.get(name) is None:
             raise ArgumentError(f"train needs {what}; for example: cutaway train lenet5 --data digits --out runs/demo")
@@ -83,7 +83,7 @@ def _config(path: Path | None) -> dict[str, Any]:
         ) from None
 
 
-def _pairs(settings: list[str] | None) -> dict[str, Any]:
+def pairs(settings: list[str] | None) -> dict[str, Any]:
     """Settings given as name=value; values as in TOML, anything else is text."""
     found = {}
     for one in settings or []:

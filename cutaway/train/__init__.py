@@ -4,14 +4,17 @@ from cutaway.train.gradients import autograd_step, engine_step, make_step
 from cutaway.train.job import make_model, mean_and_sd, run
 from cutaway.train.loop import fit
 from cutaway.train.losses import LOSSES
+from cutaway.train.many import fit_many
 from cutaway.train.measure import Evaluation, evaluate, predict
 from cutaway.train.metrics import METRICS, wilson_interval
 from cutaway.train.optimizers import OPTIMIZERS, RMSpropInside
 from cutaway.train.recipes import RECIPES, Recipe, recipe_for
+from cutaway.train.replicates import Replicates
 from cutaway.train.results import Run, load_initial, load_run
 from cutaway.train.schedules import SCHEDULES
 from cutaway.train.session import Epoch
 from cutaway.train.settings import Settings
+from cutaway.train.spread import Spread, spread
 from cutaway.train.trainer import Trainer
 
 __all__ = [
@@ -24,13 +27,16 @@ __all__ = [
     "Evaluation",
     "RMSpropInside",
     "Recipe",
+    "Replicates",
     "Run",
     "Settings",
+    "Spread",
     "Trainer",
     "autograd_step",
     "engine_step",
     "evaluate",
     "fit",
+    "fit_many",
     "load_initial",
     "load_run",
     "make_model",
@@ -39,5 +45,6 @@ __all__ = [
     "predict",
     "recipe_for",
     "run",
+    "spread",
     "wilson_interval",
 ]

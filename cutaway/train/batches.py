@@ -24,6 +24,7 @@ class Arrays:
         batch_size: examples per step.
         seed: with the epoch it fixes the order.
         drop_last: leave out a smaller last batch.
+        shuffle: draw a new order every epoch; without, the examples come in their own.
 
     >>> source = Arrays(torch.arange(5.0), torch.arange(5), batch_size=2)
     >>> [y.tolist() for _, y in source.epoch(0, 1)] == [y.tolist() for _, y in source.epoch(0)][1:]
@@ -35,6 +36,7 @@ class Arrays:
     batch_size: int
     seed: int = 0
     drop_last: bool = False
+    shuffle: bool = True
 
     @property
     def steps(self) -> int:
@@ -42,10 +44,15 @@ class Arrays:
         whole, rest = divmod(len(self.x), self.batch_size)
         return max(whole + (rest > 0 and not self.drop_last), 1)
 
+    def order(self, epoch: int) -> Tensor:
+        """The examples' order in an epoch, `(N,)`."""
+        if not self.shuffle:
+            return torch.arange(len(self.x))
+        return torch.randperm(len(self.x), generator=generator(self.seed, "order", epoch))
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a cursor on."""
-        order = torch.randperm(len(self.x), generator=generator(self.seed, "order", epoch)).to(self.x.device)
-        for rows in order.split(self.batch_size)[start : self.steps]:
+        for rows in self.order(epoch).to(self.x.device).split(self.batch_size)[start : self.steps]:
             yield self.x[rows], self.y[rows]
 
 
@@ -156,7 +163,13 @@ def place_targets(y: Any, device: torch.device | str, dtype: torch.dtype) -> Ten
 
 
 def make_source(
-    data: Any, batch_size: int, seed: int, device: torch.device | str, dtype: torch.dtype, drop_last: bool = False
+    data: Any,
+    batch_size: int,
+    seed: int,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    drop_last: bool = False,
+    shuffle: bool = True,
 ) -> Source:
     """Make a source of batches from a Dataset, a pair of arrays, a DataLoader or any iterable of (x, y).
 
@@ -178,7 +191,7 @@ def make_source(
         raise DataError(f"{len(x)} inputs but {len(y)} targets: x and y must have the same length")
     if len(x) == 0:
         raise DataError("the data are empty: at least one example is needed")
-    return Arrays(x, y, min(batch_size, len(x)), seed, drop_last)
+    return Arrays(x, y, min(batch_size, len(x)), seed, drop_last, shuffle)
 
 
 def in_order(data: Any, batch_size: int, device: torch.device | str, dtype: torch.dtype) -> Iterator[Batch]:

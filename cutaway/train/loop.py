@@ -105,7 +105,7 @@ def fit(
     where, dtype = placement(model)
     for data, what in ((train, "training"), (validation, "validation"), (test, "test")):
         check_arrays(data, what)
-    source = make_source(train, chosen.batch_size, chosen.seed, where, dtype, chosen.drop_last)
+    source = make_source(train, chosen.batch_size, chosen.seed, where, dtype, chosen.drop_last, chosen.shuffle)
     with isolated(where, chosen.seed), using_threads(threads, model, source):
         job = _prepare(model, source, validation, chosen, rules)
         job.augment, job.adversary = augment, _seeded(adversary)

@@ -93,7 +93,8 @@ def hinge(outputs: Float[Tensor, "n k"], targets: Int[Tensor, " n"]) -> Float[Te
 def _like(outputs: Tensor, targets: Tensor) -> Tensor:
     """Turn class indices into one-hot vectors where the outputs are vectors of classes."""
     if targets.dim() == 1 and not targets.is_floating_point() and outputs.dim() == 2 and outputs.shape[1] > 1:
-        return F.one_hot(targets, outputs.shape[1]).to(outputs.dtype)  # (N, K)
+        classes = torch.arange(outputs.shape[1], device=outputs.device)
+        return (targets.unsqueeze(1) == classes).to(outputs.dtype)  # (N, K); F.one_hot looks at the values
     return targets.to(outputs.dtype).reshape(outputs.shape)
 
 

@@ -43,6 +43,7 @@ class Settings:
         precision: "float32" (the model's own) or "bfloat16" (autocast).
         freeze: prefixes of parameters that stay as they are.
         rates: learning rate by prefix of parameters.
+        shuffle: draw a new order of the examples for every epoch; without, they come in their own order.
         drop_last: leave out a last batch that is smaller than the others.
         nonfinite: "stop" with the node's name at the first value that is NaN or infinite, or "continue".
 
@@ -77,6 +78,7 @@ class Settings:
     precision: str = "float32"
     freeze: tuple[str, ...] = ()
     rates: Mapping[str, float] = field(default_factory=dict)
+    shuffle: bool = True
     drop_last: bool = False
     nonfinite: str = "stop"
 
