@@ -139,22 +139,19 @@ def imagenet_samples(size: int | tuple[int, int] = 224, resize: int = 256) -> Pa
         size: side of the centre crop.
         resize: length of the short side before cropping.
     """
-    how = "It holds pictures and labels.csv with columns file and class_index; imagenet_classes.csv lies beside it."
+    how = "It holds pictures and labels.csv with columns file and class_index."
     folder = find("imagenet_samples", how)
     test = labelled_images(folder, imagenet_classes(), size, resize)
     return Parts(test[:0], test[:0], test)
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """The names of the 1,000 ImageNet classes, in order, from `imagenet_classes.csv`.
+    """The names of the 1,000 ImageNet classes, in the order that networks have their outputs in.
 
-    Raises:
-        DataError: when the file is in none of the data folders.
-
-    >>> imagenet_classes()[1]  # doctest: +SKIP
+    >>> imagenet_classes()[1]
     'goldfish'
     """
-    path = find("imagenet_classes.csv", "It has the columns class_index and class_name.")
+    path = Path(__file__).with_name("imagenet_classes.csv")
     with path.open(newline="", encoding="utf-8") as stream:
         names = {int(row["class_index"]): row["class_name"] for row in csv.DictReader(stream)}
     return tuple(names[index] for index in sorted(names))

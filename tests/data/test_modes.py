@@ -81,3 +81,10 @@ def test_a_huge_picture_is_refused_with_name_and_size(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
     with pytest.raises(DataError, match=r"huge\.png: cannot be read as a picture: .*60000 pixels"):
         data.read_image(tmp_path / "huge.png")
+
+
+def test_imagenets_names_are_built_in(monkeypatch):
+    monkeypatch.delenv("CUTAWAY_DATA", raising=False)
+    names = data.imagenet_classes()
+    assert len(names) == 1000
+    assert [names[k] for k in (0, 1, 151, 368, 999)] == ["tench", "goldfish", "Chihuahua", "gibbon", "toilet tissue"]
