@@ -1,6 +1,7 @@
 """`cutaway experiment`: the sources' experiments, with what was published beside what is measured."""
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -36,14 +37,16 @@ def experiment(
         return
     if name not in experiments.EXPERIMENTS:
         raise nearest(name, experiments.EXPERIMENTS, "experiment")
-    function = experiments.EXPERIMENTS[name]
+    function: Callable[..., experiments.Result] = experiments.EXPERIMENTS[name]
     asked = pairs(settings) | ({} if seeds is None else {"seeds": seeds}) | ({"full": True} if full else {})
     known = inspect.signature(function).parameters
     for given in asked:
         if given not in known:
             raise ArgumentError(f"{name} has no setting {given!r}; it has {', '.join(known)}")
     folder = Path("runs") / "experiments" / name if to is None else to
-    result = function(**asked, **({"out": folder} if "out" in known else {}))
+    if "out" in known:
+        asked["out"] = folder
+    result = function(**asked)
     _tell(result)
     wrote(result.save(folder))
 

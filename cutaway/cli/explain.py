@@ -12,6 +12,9 @@ from cutaway import report as reporting
 from cutaway.cli.common import DataOption, ModelOption, app, open_subject, out, table, wrote
 from cutaway.errors import ArgumentError, nearest
 
+# beside all others, the methods of a thousand passes take fewer
+QUICK = {"rise": {"samples": 300}, "score_cam": {"channels": 64}}
+
 
 @app.command()
 def explain(
@@ -28,31 +31,42 @@ def explain(
 ) -> None:
     """Show which parts of an input made the network say what it says, with a sanity score for each method.
 
+    A map that stays much the same when half of the network is random (sanity score below 0.5) fails. Among all methods,
+    RISE takes 300 masks and Score-CAM 64 channels; asked for by name, they take as many as in Python.
+
     Example: [bold]cutaway explain 3 --model runs/demo[/bold]
+
+    Example: [bold]cutaway explain photo.jpg --model squeezenet1_0.safetensors --class gibbon[/bold]
     """
     reporting.picture_path(to)
     opened = open_subject(model, data)
     x, true = opened.example(example)
-    chosen = list(explaining.METHODS) if method == "all" else method.split(",")
+    chosen = list(explaining.METHODS) if method == "all" else [name.strip() for name in method.split(",")]
     for name in chosen:
         if name not in explaining.METHODS:
             raise nearest(name, explaining.METHODS, "explanation method")
     index = None if target is None else opened.class_index(target)
     _tell_classes(opened, x, true)
-    maps, scores = {}, table("method", right=("sanity score",), then=("beware",))
+    maps, rows = {}, table("method", right=("sanity score",), then=("beware",))
     for name in chosen:
         try:
-            maps[name] = found = explaining.METHODS[name](opened.model, x, index)
+            found = explaining.METHODS[name](opened.model, x, index, **(QUICK.get(name, {}) if method == "all" else {}))
         except ArgumentError as reason:
-            scores.add_row(name, "", str(reason))
+            rows.add_row(name, "", f"left out: {reason}")
             continue
-        shown = "" if found.score is None else f"{found.score:.2f}"
-        scores.add_row(name, shown, found.warning)
-    out.print(scores)
+        if found.values.dim() == x.dim():
+            maps[name] = found
+        rows.add_row(name, "" if found.score is None else f"{found.score:.2f}", found.warning)
+    out.print(rows)
     if maps:
         explained = next(iter(maps.values())).target
         title = opened.class_name(int(explained[0])) if explained is not None else "the output"
-        wrote(reporting.save_figure(reporting.panel(x[0], maps, f"what speaks for {title}"), to))
+        figure = explaining.panel(x[0], maps, f"what speaks for {title}") if x.dim() == 4 else _first(maps).plot()
+        wrote(reporting.save_figure(figure, to))
+
+
+def _first(maps: dict[str, explaining.Attribution]) -> explaining.Attribution:
+    return next(iter(maps.values()))
 
 
 def _tell_classes(opened: reporting.Opened, x: Tensor, true: int | None) -> None:

@@ -46,7 +46,7 @@ PAPER = {"train": 0.14, "test": 5.0}
 def squared_error(outputs: Float[Tensor, "n k"], targets: Tensor) -> Float[Tensor, " n"]:
     """Mean squared error of outputs in [−1, 1] to 1 at the target class and −1 elsewhere.
 
-    >>> squared_error(torch.tensor([[1.0, -1.0]]), torch.tensor([0]))
+    >>> squared_error(SIGNS[:1], torch.tensor([0]))
     tensor([0.])
     """
     return (outputs - SIGNS.to(outputs)[targets]).square().mean(1)
@@ -175,6 +175,8 @@ def lecun1989(
     Raises:
         LookupFailure: for an unknown step.
         DataError: the digits are missing; where they are looked for is said.
+
+    >>> lecun1989("usps", "rebuilt", seeds=4, passes=2).plot()  # doctest: +SKIP
     """
     table = {**STEPS, **(FULL if full else {})}
     wanted = [steps] if isinstance(steps, str) else list(steps or table)

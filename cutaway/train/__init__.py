@@ -8,6 +8,7 @@ from cutaway.train.many import fit_many
 from cutaway.train.measure import Evaluation, evaluate, predict
 from cutaway.train.metrics import METRICS, wilson_interval
 from cutaway.train.optimizers import OPTIMIZERS, RMSpropInside
+from cutaway.train.range_test import RangeTest, range_test
 from cutaway.train.recipes import RECIPES, Recipe, recipe_for
 from cutaway.train.replicates import Replicates
 from cutaway.train.results import Run, load_initial, load_run
@@ -26,6 +27,7 @@ __all__ = [
     "Epoch",
     "Evaluation",
     "RMSpropInside",
+    "RangeTest",
     "Recipe",
     "Replicates",
     "Run",
@@ -43,6 +45,7 @@ __all__ = [
     "make_step",
     "mean_and_sd",
     "predict",
+    "range_test",
     "recipe_for",
     "run",
     "spread",

@@ -79,6 +79,23 @@ def one_cycle(progress: float, peak: float = 0.3, start: float = 0.04, end: floa
     return cosine((progress - peak) / (1 - peak), end)
 
 
+def restarts(progress: float, cycles: int = 3, growth: float = 2.0, end: float = 0.0) -> float:
+    """Fall along half a cosine several times, each cycle `growth` times as long as the one before.
+
+    Source: Loshchilov and Hutter, SGDR, 2017, section 3.
+
+    >>> [round(restarts(p, cycles=2, growth=1.0), 3) for p in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    [1.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    lengths = [growth**number for number in range(cycles)]
+    place = progress * sum(lengths)
+    for length in lengths[:-1]:
+        if place < length:
+            return cosine(place / length, end)
+        place -= length
+    return cosine(min(place / lengths[-1], 1.0), end)
+
+
 SCHEDULES: dict[str, Schedule] = {
     "constant": constant,
     "staircase": staircase,
@@ -87,6 +104,7 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine": cosine,
     "linear": linear,
     "one_cycle": one_cycle,
+    "restarts": restarts,
 }
 
 
