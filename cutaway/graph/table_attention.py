@@ -26,16 +26,38 @@ def attention_weights(query, key, attn_mask, is_causal, scale):
 def attention_forward(
     query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False
 ):
-    """Attention that also returns which weights dropout kept (None without dropout)."""
+    """Attention with which weights dropout kept (None without dropout) and the fused kernel's row sums (or None)."""
+    if dropout_p == 0 and attn_mask is None and not enable_gqa and _fused(query, key, value, is_causal, scale):
+        out, sums = aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, is_causal, scale=scale)
+        return out, None, sums
     if dropout_p == 0:
         out = aten.scaled_dot_product_attention(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
         )
-        return out, None
+        return out, None, None
     key, value = _repeated(key, query, enable_gqa), _repeated(value, query, enable_gqa)
     weights, _ = attention_weights(query, key, attn_mask, is_causal, scale)
     kept, mask = aten.native_dropout(weights, dropout_p, True)
-    return kept @ value, mask
+    return kept @ value, mask, None
+
+
+FLASH = 1  # what `_fused_sdp_choice` calls the kernel that never writes the weights to memory
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None) -> bool:
+    """Whether attention runs in one kernel here, forward and backward.
+
+    Its backward pass has no derivative of its own and no batched form, so it serves plain numbers only: not a program
+    that is itself differentiated, traced or vectorised.
+    """
+    plain = all(type(each) is Tensor and each.device.type == "cpu" and each.ndim == 4 for each in (query, key, value))
+    if not plain or torch.is_grad_enabled() or torch.compiler.is_compiling() or _wrapped(query, key, value):
+        return False
+    return torch._fused_sdp_choice(query, key, value, None, 0.0, is_causal, scale=scale) == FLASH
+
+
+def _wrapped(*tensors: Tensor) -> bool:
+    return any(torch._C._functorch.is_functorch_wrapped_tensor(each) for each in tensors)
 
 
 def _repeated(heads: Tensor, query: Tensor, enable_gqa: bool) -> Tensor:
@@ -51,9 +73,14 @@ def _ungrouped(adjoint: Tensor, shape: torch.Size) -> Tensor:
 
 
 def attention(
-    grad, query, key, value, attn_mask, is_causal, scale, needs, dropped=None, dropout_p=0.0, enable_gqa=False
-):
+    grad, query, key, value, attn_mask, is_causal, scale, needs, dropped=None, dropout_p=0.0, enable_gqa=False,
+    result=None, sums=None,
+):  # fmt: skip
     """With A = softmax(s·q·kᵀ + mask), δv = Aᵀ·δy, δA = δy·vᵀ, and the softmax rule gives δq, δk and the mask's."""
+    if sums is not None and not _wrapped(grad):
+        return *aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad, query, key, value, result, sums, 0.0, is_causal, scale=scale
+        ), None  # fmt: skip
     keys, values = _repeated(key, query, enable_gqa), _repeated(value, query, enable_gqa)
     weights, scale = attention_weights(query, keys, attn_mask, is_causal, scale)
     d_weights = grad @ values.mT
@@ -74,13 +101,8 @@ ARGUMENTS = ("query", "key", "value", "attn_mask")
 row(
     "scaled_dot_product_attention",
     forward=attention_forward,
-    residuals=("dropped",),
-    joint=(
-        ARGUMENTS,
-        lambda grad, query, key, value, attn_mask, is_causal, scale, needs, dropped, dropout_p, enable_gqa: attention(
-            grad, query, key, value, attn_mask, is_causal, scale, needs, dropped, dropout_p, enable_gqa
-        ),
-    ),
+    residuals=("dropped", "sums"),
+    joint=(ARGUMENTS, attention),
 )
 row(
     "_scaled_dot_product_flash_attention_for_cpu",

@@ -11,6 +11,7 @@ from cutaway.graph.rows import row
 from cutaway.graph.shapes import listed
 
 aten = torch.ops.aten
+LAST = torch.channels_last
 
 
 def _convolution(
@@ -38,7 +39,9 @@ def convolution_input(grad, input_shape, weight, stride, padding, dilation, grou
         steps = listed(stride, 2)
         if groups == 1 and set(listed(dilation, 2)) == {1} and phases_pay(weight, steps):
             return convolution_input_by_phases(grad, input_shape, weight, steps, listed(padding, 2))
-    shape_only = grad.new_empty(tuple(input_shape))  # never read: only its shape counts
+    last = grad.ndim == 4 == weight.ndim and not grad.is_contiguous() and grad.is_contiguous(memory_format=LAST)
+    layout = LAST if last else torch.contiguous_format  # the kernel follows the layout of the input
+    shape_only = torch.empty(tuple(input_shape), dtype=grad.dtype, device=grad.device, memory_format=layout)
     args = (stride, padding, dilation, groups, transposed, output_padding)
     if grad.ndim < weight.ndim:  # one example without a batch dimension
         return _convolution((True, False), grad[None], shape_only[None], weight, *args)[0][0]
