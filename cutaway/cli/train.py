@@ -52,6 +52,8 @@ def train(
     if run.status == "interrupted":
         err.print(f"Interrupted; {folder} holds the best and the last state. Go on with --resume.", style="red")
         raise typer.Exit(130)
+    if training.rank():  # of several processes the first one tells
+        return
     page = reporting.write(folder) if report_page else None
     _tell_run(run, folder, page)
 

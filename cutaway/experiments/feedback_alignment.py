@@ -6,8 +6,8 @@ Published:
     Nøkland 2016, MNIST, two hidden layers of 800, tanh   BP 1.6, FA 1.8, DFA 1.7 % wrong
     Liao et al. 2016                                      the signs of the weights are almost as good as the weights
 
-What carries over to the small digits here is the order and the angle: with random weights on the way back the update
-of a hidden layer comes to lie within 90° of the gradient, and that is enough to learn.
+What carries over to the small digits here is the order, and for the perceptron the angle: with random weights on the
+way back the update of the first layer comes to lie within 90° of the gradient.
 
 Source: Lillicrap, Cownden, Tweed, Akerman, "Random synaptic feedback weights support error backpropagation for deep
 learning", 2016; Nøkland, "Direct feedback alignment provides learning in deep neural networks", 2016; Liao, Leibo,
@@ -145,14 +145,15 @@ def draw(result: Result) -> Any:
         left.errorbar([row["test error %"] for row in rows], places, xerr=reach, fmt="o", capsize=3, label=name)
     left.set_yticks(range(len(ways)), ways)
     left.invert_yaxis()
-    left.set_xscale("log")
-    left.set(xlabel="test error, %")
-    left.legend(frameon=False)
-    for number, (name, angles) in enumerate(result.curves.items()):
+    left.set(xlabel="test error, % (95 % interval of the mean)")
+    left.set_xlim(left=0)
+    left.legend(frameon=False, loc="upper right")
+    for name, angles in result.curves.items():
         network, _, way = name.rpartition(", ")
-        style = ("-", "--")[names.index(network) % 2]
-        right.plot(angles, style, color=f"C{ways.index(way)}", label=name if number < 99 else None)
+        solid = network == names[0]
+        right.plot(angles, "-" if solid else "--", color=f"C{ways.index(way)}", label=way if solid else None)
     right.axhline(90, color="0.6", linewidth=0.8)
-    right.set(xlabel="epoch", ylabel="angle to the gradient, degrees", ylim=(0, 100))
-    right.legend(frameon=False, fontsize=7)
+    right.set(xlabel="epoch", ylabel="first layer's update to its gradient, degrees", ylim=(0, 120))
+    dashed = f" (dashed: {names[1]})" if len(names) > 1 else ""
+    right.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 0.2), title=f"{names[0]}{dashed}")
     return figure

@@ -107,6 +107,9 @@ def draw(result: Result) -> Any:
     for number, row in enumerate(result.rows):
         x, y = row["parameters"] / 1e6, row["multiply-adds"] / 1e9
         axis.scatter(x, y, s=4 * row["weight layers"], alpha=0.6, color=f"C{(row['year'] - 2012) % 10}")
-        axis.annotate(row["network"], (x, y), (4, 7 if number % 2 else -10), textcoords="offset points", fontsize=8)
+        left = row["network"].startswith(("vgg", "resnet"))
+        place = (-6, -3) if left else (4, 7 if number % 2 else -10)
+        side = "right" if left else "left"
+        axis.annotate(row["network"], (x, y), place, textcoords="offset points", fontsize=8, ha=side)
     axis.set(xscale="log", yscale="log", xlabel="parameters, millions", ylabel="multiply-adds, billions")
     return figure

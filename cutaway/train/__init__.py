@@ -8,6 +8,7 @@ from cutaway.train.many import fit_many
 from cutaway.train.measure import Evaluation, evaluate, predict
 from cutaway.train.metrics import METRICS, wilson_interval
 from cutaway.train.optimizers import OPTIMIZERS, RMSpropInside
+from cutaway.train.processes import rank
 from cutaway.train.range_test import RangeTest, range_test
 from cutaway.train.recipes import RECIPES, Recipe, recipe_for
 from cutaway.train.replicates import Replicates
@@ -46,6 +47,7 @@ __all__ = [
     "mean_and_sd",
     "predict",
     "range_test",
+    "rank",
     "recipe_for",
     "run",
     "spread",

@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch import nn
 
 from cutaway.errors import ArgumentError
 from cutaway.rng import derive
+from cutaway.train import processes
 from cutaway.train.batches import Augment, Source, make_source
+from cutaway.train.checkpoint import load_checkpoint
 from cutaway.train.epoch import check, end_epoch, named, train_epoch
 from cutaway.train.gradients import in_pieces, make_step
 from cutaway.train.interrupt import interruptible
@@ -27,7 +30,7 @@ from cutaway.train.record import (
     write_json,
     write_weights,
 )
-from cutaway.train.results import Run, columns, evaluation_record
+from cutaway.train.results import Run, columns, evaluation_record, load_run
 from cutaway.train.schedules import schedule_function
 from cutaway.train.session import Adversary, Callback, Job, keep, spent
 from cutaway.train.settings import Settings, make_settings
@@ -100,23 +103,23 @@ def fit(
     chosen = make_settings(settings, **changes)
     if chosen.patience is not None and validation is None:
         raise ArgumentError(f"patience={chosen.patience} needs validation data to watch; pass validation=…")
+    device = processes.own_device(device)
     if device is not None:
         model.to(device)
     where, dtype = placement(model)
     for data, what in ((train, "training"), (validation, "validation"), (test, "test")):
         check_arrays(data, what)
     source = make_source(train, chosen.batch_size, chosen.seed, where, dtype, chosen.drop_last, chosen.shuffle)
-    with isolated(where, chosen.seed), using_threads(threads, model, source):
+    with processes.together(where), isolated(where, chosen.seed), using_threads(threads, model, source):
         job = _prepare(model, source, validation, chosen, rules)
         job.augment, job.adversary = augment, _seeded(adversary)
         job.callbacks, job.checkpoint_every = tuple(callbacks), checkpoint_every
         written = describe(model, train, chosen, job, record)
-        if out is not None:
-            finished = open_job(job, out, overwrite, resume, written)
-            if finished is not None:
-                return finished
+        finished = _open(job, out, overwrite, resume, written)
+        if finished is not None:
+            return finished
         with _noting_failure(job, written):
-            status = _train(job, progress)
+            status = _train(job, progress and processes.rank() == 0)
             return _finish(job, status, test, written)
 
 
@@ -130,7 +133,8 @@ def isolated(device: torch.device, seed: int) -> Iterator[None]:
     True
     """
     before = random_state(device)
-    torch.manual_seed(derive(seed, "training"))
+    own = (processes.rank(),) if processes.rank() else ()  # processes drop other units
+    torch.manual_seed(derive(seed, "training", *own))
     try:
         yield
     finally:
@@ -153,6 +157,7 @@ def _prepare(
     names = [by_identity[id(weight)] for weight in weights]
     class_weights = None if chosen.class_weights is None else list(chosen.class_weights)
     loss = loss_function(chosen.loss, chosen.label_smoothing, class_weights)
+    processes.alike(model)
     step = make_step(model, loss, dict(zip(names, weights, strict=True)), chosen.precision, rules)
     ema = None if chosen.ema is None else copied(dict(zip(names, weights, strict=True)))
     return Job(
@@ -161,12 +166,30 @@ def _prepare(
         validation=validation,
         state=State(model, optimizer, Meter(metric_functions(chosen.metrics)), ema),
         names=names,
-        step=in_pieces(step, chosen.accumulate),
+        step=processes.in_parts(in_pieces(step, chosen.accumulate), model),
         loss=loss,
         schedule=schedule_function(chosen.schedule, chosen.warm_up),
         rates=[group["lr"] for group in optimizer.param_groups],
         weights=weights,
     )
+
+
+def _open(
+    job: Job, out: str | os.PathLike[str] | None, overwrite: bool, resume: bool, written: dict[str, Any]
+) -> Run | None:
+    """Open the run folder, which the first process alone writes; the others go on from the same checkpoint."""
+    if out is None:
+        return None
+    finished = open_job(job, out, overwrite, resume, written) if processes.rank() == 0 else None
+    if processes.agree(finished is not None):
+        return finished if processes.rank() == 0 else load_run(out, model=job.model)
+    begun = processes.agree(job.state.total)
+    if processes.rank() and begun:
+        state = load_checkpoint(Path(out))
+        if state is not None:
+            job.state.load(state)
+            torch.manual_seed(derive(job.settings.seed, "training", processes.rank(), begun))
+    return None
 
 
 def _seeded(adversary: Adversary | None) -> Adversary | None:
