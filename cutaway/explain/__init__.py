@@ -12,6 +12,7 @@ from cutaway.explain.gradients import gradient, gradient_x_input
 from cutaway.explain.layers import spatial_nodes
 from cutaway.explain.methods import METHODS
 from cutaway.explain.objective import OBJECTIVES
+from cutaway.explain.panel import panel
 from cutaway.explain.perturbation import occlusion, rise
 from cutaway.explain.propagation import deep_lift, lrp
 from cutaway.explain.randomize import randomized
@@ -46,6 +47,7 @@ __all__ = [
     "lrp",
     "neuron_attribution",
     "occlusion",
+    "panel",
     "randomized",
     "rank_correlation",
     "rise",

@@ -85,7 +85,7 @@ def draw(
         raise ArgumentError(f"cannot draw values of shape {tuple(values.shape)}; take them as numbers from `.values`")
     if not 0 <= overlay <= 1:
         raise ArgumentError(f"overlay goes from 0 (the input) to 1 (the map), got {overlay}")
-    style = _style(attribution, style, values)
+    style = style_of(attribution, style, values)
     if values.dim() < 4:
         return _draw_lines(attribution, values[:limit], names)
     images = None if x is None else _checked_images(x, values)[:limit]
@@ -140,7 +140,7 @@ def _grid(
     axes = figure.subplots(rows, columns * wide, squeeze=False).reshape(-1, wide)
     for axis in axes.ravel():
         axis.set_axis_off()
-    drawn = [_show(list(row), cell, style, overlay) for row, cell in zip(axes, cells, strict=False)]
+    drawn = [show(list(row), cell, style, overlay) for row, cell in zip(axes, cells, strict=False)]
     if bar:
         colours = figure.colorbar(drawn[0], ax=axes.ravel().tolist(), fraction=0.03, pad=0.01, aspect=25)
         colours.ax.tick_params(labelsize=7)
@@ -151,9 +151,10 @@ def _grid(
     return figure
 
 
-def _show(axes: "Sequence[Axes]", cell: Cell, style: str, overlay: float) -> Any:
-    if cell.image is not None:
-        _show_image(axes[0], cell.image)
+def show(axes: "Sequence[Axes]", cell: Cell, style: str, overlay: float) -> Any:
+    """Draw a map on the last of the axes, and its image on the first where there are two."""
+    if cell.image is not None and len(axes) > 1:
+        show_image(axes[0], cell.image)
         axes[0].set_title(cell.heading, fontsize=8)
         axes[-1].set_title(cell.score, fontsize=8)
     else:
@@ -196,7 +197,8 @@ def _meaning(attribution: "Attribution", style: str) -> str:
     return "speaks against ← → for it"
 
 
-def _show_image(axis: "Axes", image: Float[Tensor, "c h w"]) -> None:
+def show_image(axis: "Axes", image: Float[Tensor, "c h w"]) -> None:
+    """Draw an image in colour, or in grey."""
     if len(image) == 3:
         axis.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
     else:
@@ -222,7 +224,8 @@ def _draw_lines(attribution: "Attribution", values: Tensor, names: Sequence[str]
     return figure
 
 
-def _style(attribution: "Attribution", style: str, values: Tensor) -> str:
+def style_of(attribution: "Attribution", style: str, values: Tensor) -> str:
+    """The style that "auto" stands for; others as they are, if the values can be drawn so."""
     if style == "auto":
         if attribution.method in COLOURED and values.shape[1] == 3:
             return "colour"
