@@ -69,10 +69,13 @@ def draw(
 
 def _title(token: int | None, classed: bool) -> str:
     if token is None:
-        return "attention: queries downwards, keys to the right, one head a column"
+        return "attention by head: queries down, keys across"
     who = "the class token" if token == 0 and classed else f"token {token}"
-    return f"what {who} looks at, one head a column"
+    return f"what {who} looks at, by head"
 
 
 def _short(name: str) -> str:
+    """The module's name; of a long one the end."""
+    for operation in (".scaled_dot_product_attention", ".softmax"):
+        name = name.replace(operation, "")
     return name if len(name) <= 34 else "…" + name[-33:]
