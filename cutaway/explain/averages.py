@@ -174,7 +174,7 @@ def _noisy_gradients(
     flat = x.flatten(1)
     spread = noise * (flat.amax(1) - flat.amin(1)).view(-1, *[1] * (x.dim() - 1))  # (N, 1, …)
     generator = rng.generator(seed, "smooth_grad")
-    program = graph.gradient()
+    program = graph.optimized().gradient()
     for chunk in repeats(graph, x, samples):
         drawn = [torch.randn(x[:1].shape, generator=generator, dtype=x.dtype).to(x.device) for _ in chunk]
         noisy = [x + spread * each for each in drawn]
@@ -204,7 +204,7 @@ def integrated_gradients_map(
 def _mean_gradient(graph: G.Graph, x: Tensor, start: Tensor, goal: Objective, steps: int) -> Tensor:
     """The gradient's mean along the line from start to x."""
     places, weights = quadrature(steps)
-    program, total = graph.gradient(), torch.zeros_like(x)
+    program, total = graph.optimized().gradient(), torch.zeros_like(x)
     for chunk in repeats(graph, x, steps):
         points = torch.cat([start + (x - start) * float(places[k]) for k in chunk])
         adjoint = program(points, seed=repeated(goal, len(chunk)).adjoint).unflatten(0, (len(chunk), len(x)))
