@@ -53,11 +53,11 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: fl
     plain = all(type(each) is Tensor and each.device.type == "cpu" and each.ndim == 4 for each in (query, key, value))
     if not plain or torch.is_grad_enabled() or torch.compiler.is_compiling() or _wrapped(query, key, value):
         return False
-    return torch._fused_sdp_choice(query, key, value, None, 0.0, is_causal, scale=scale) == FLASH
+    return aten._fused_sdp_choice(query, key, value, None, 0.0, is_causal, scale=scale) == FLASH
 
 
 def _wrapped(*tensors: Tensor) -> bool:
-    return any(torch._C._functorch.is_functorch_wrapped_tensor(each) for each in tensors)
+    return any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _repeated(heads: Tensor, query: Tensor, enable_gqa: bool) -> Tensor:

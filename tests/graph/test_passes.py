@@ -114,3 +114,61 @@ def test_running_statistics_of_a_batch_are_not_folded() -> None:
     passed = graph.optimized()
     assert torch.allclose(passed(x), graph(x), rtol=1e-10)
     assert set(passed.updates) == set(graph.updates)
+
+
+def reader(dtype: torch.dtype, position: int) -> nn.Module:
+    """Two transformer blocks whose classifier reads one token."""
+    torch.manual_seed(0)
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, "gelu", batch_first=True, norm_first=True)
+            self.blocks = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+            self.scale, self.norm, self.head = nn.Parameter(torch.rand(8)), nn.LayerNorm(8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.norm(self.blocks(x) * self.scale + x)[:, position])
+
+    return Reader().to(dtype).eval()
+
+
+@pytest.mark.parametrize("position", [0, 3, -1])
+def test_tokens_nobody_reads_are_left_out(position: int) -> None:
+    model, x = reader(torch.float64, position), torch.randn(3, 11, 8, dtype=torch.float64)
+    graph = ct.capture(model, x)
+    passed = graph.optimized(["skip_unread"])
+    assert passed.cost().total.multiply_adds < 0.85 * graph.cost().total.multiply_adds
+    for batch in (3, 5):
+        x = torch.randn(batch, 11, 8, dtype=torch.float64)
+        leaf = x.clone().requires_grad_()
+        value = model(leaf)
+        seed = torch.randn_like(value)
+        assert torch.allclose(passed(x), value, rtol=1e-10)
+        expected = torch.autograd.grad(value, leaf, seed)[0]
+        assert torch.allclose(passed.gradient()(x, seed=seed), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_one_query_attends_alone() -> None:
+    x = torch.randn(2, 3, 7, 4, dtype=torch.float64)
+    graph = ct.capture(lambda x: F.scaled_dot_product_attention(x, x * 2, x.sin())[:, :, 2].sum(1), x)
+    passed = graph.optimized(["skip_unread"])
+    assert passed.cost().total.multiply_adds * 7 == graph.cost().total.multiply_adds
+    assert torch.allclose(passed(x), graph(x), rtol=1e-10)
+    assert torch.allclose(passed.gradient()(x), graph.gradient()(x), rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_read_twice_or_whole_stays() -> None:
+    layer, x = nn.Linear(4, 4), torch.randn(2, 5, 4)
+    for function in (
+        lambda x: (layer(x)[:, 0], layer(x)),  # returned
+        lambda x: layer(x)[:, 0] + layer(x).sum(1),  # also summed
+        lambda x: layer(x)[..., 0],  # the features themselves
+        lambda x: (y := layer(x))[:, 0] * y[:, 1],  # two positions
+    ):
+        graph = ct.capture(function, x)
+        passed = graph.optimized(["skip_unread"])
+        assert passed.cost().total.multiply_adds >= min(graph.cost().total.multiply_adds, 96)
+        for ours, theirs in zip(passed.outputs, graph.outputs, strict=True):
+            assert ours.shape == theirs.shape
+        assert torch.allclose(passed.gradient()(x), graph.gradient()(x), atol=1e-6)
