@@ -145,6 +145,8 @@ def train_step(step: Step, data: str, seeds: Sequence[int], progress: bool = Tru
         progress=progress,
         **step.training,
     )
+    if runs.status == "interrupted":
+        raise KeyboardInterrupt
     train_errors = [evaluate(model, train, ["error"])["error"] for model in runs.models]
     return [
         {"seed": seed, "test": 100 * found["error"], "train": 100 * error, "seconds": runs.seconds / len(seeds)}

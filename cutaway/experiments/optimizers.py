@@ -101,5 +101,6 @@ def draw(result: Result) -> Any:
         axis.plot(range(1, len(losses) + 1), losses, label=name)
     axis.axhline(GOAL, color="0.7", linewidth=0.8)
     axis.set(xlabel="epoch", ylabel="training loss", yscale="log")
+    axis.set_ylim(bottom=5e-3)  # L-BFGS on all digits goes on to 1e-7
     axis.legend(frameon=False, fontsize=8, ncols=2)
     return figure

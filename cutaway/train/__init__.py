@@ -1,5 +1,6 @@
 """Training: the loop, its settings by name, and the run folder it leaves."""
 
+from cutaway.train.few_labels import PseudoLabels, contrast, pretrain, pseudo_labels
 from cutaway.train.gradients import autograd_step, engine_step, make_step
 from cutaway.train.job import make_model, mean_and_sd, run
 from cutaway.train.loop import fit
@@ -17,6 +18,7 @@ from cutaway.train.schedules import SCHEDULES
 from cutaway.train.session import Epoch
 from cutaway.train.settings import Settings
 from cutaway.train.spread import Spread, spread
+from cutaway.train.tensorboard import tensorboard
 from cutaway.train.trainer import Trainer
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "SCHEDULES",
     "Epoch",
     "Evaluation",
+    "PseudoLabels",
     "RMSpropInside",
     "RangeTest",
     "Recipe",
@@ -36,6 +39,7 @@ __all__ = [
     "Spread",
     "Trainer",
     "autograd_step",
+    "contrast",
     "engine_step",
     "evaluate",
     "fit",
@@ -46,10 +50,13 @@ __all__ = [
     "make_step",
     "mean_and_sd",
     "predict",
+    "pretrain",
+    "pseudo_labels",
     "range_test",
     "rank",
     "recipe_for",
     "run",
     "spread",
+    "tensorboard",
     "wilson_interval",
 ]

@@ -182,7 +182,7 @@ def _open(
         return None
     finished = open_job(job, out, overwrite, resume, written) if processes.rank() == 0 else None
     if processes.agree(finished is not None):
-        return finished if processes.rank() == 0 else load_run(out, model=job.model)
+        return finished if processes.rank() == 0 else load_run(Path(out), model=job.model)
     begun = processes.agree(job.state.total)
     if processes.rank() and begun:
         state = load_checkpoint(Path(out))
