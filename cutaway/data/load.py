@@ -11,7 +11,7 @@ from cutaway.data.hub import hub
 from cutaway.data.images import imagefolder
 from cutaway.data.plane import checkerboard, circles, moons, spirals, xor
 from cutaway.data.sources import cifar10, cifar10_jpeg, cifar100, digits, fashion_mnist, imagenet_samples, mnist, usps
-from cutaway.data.tables import table
+from cutaway.data.tables import parquet, table
 from cutaway.errors import ArgumentError, DataError, nearest
 
 NAMES: dict[str, Callable[..., Parts]] = {
@@ -34,6 +34,7 @@ PREFIXES: dict[str, Callable[..., Parts]] = {  # "npz:PATH" calls npz(PATH)
     "npz": npz,
     "imagefolder": imagefolder,
     "csv": table,
+    "parquet": parquet,
     "hub": hub,
 }
 
@@ -46,7 +47,7 @@ def load(
     Official parts stay as they are; missing ones are drawn from the training part, stratified and fixed by the seed.
 
     Args:
-        name: one of `NAMES`, or "npz:PATH", "imagefolder:PATH", "csv:PATH", "hub:NAME".
+        name: one of `NAMES`, or "npz:PATH", "imagefolder:PATH", "csv:PATH", "parquet:PATH", "hub:NAME".
         seed: of the split.
         validation: share of the source's training part kept back where it has no validation part, in (0, 1), or a
             number of examples.

@@ -1,12 +1,18 @@
-"""Tables from CSV files."""
+"""Tables from CSV and Parquet files."""
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from cutaway.data.dataset import Dataset, Parts
 from cutaway.errors import DataError, nearest
+
+try:  # an optional extra
+    import datasets  # pyright: ignore[reportMissingImports]
+except ImportError:
+    datasets = None
 
 TARGETS = ("y", "label", "class", "target")
 
@@ -27,6 +33,36 @@ def table(path: str, target: str | None = None) -> Parts:
         raise DataError(f"{path}: no such file; expected a CSV table with a header")
     with file.open(newline="", encoding="utf-8-sig") as stream:
         header, *rows = [row for row in csv.reader(stream) if row] or [[]]
+    return _parts(file, path, header, rows, target)
+
+
+def parquet(path: str, target: str | None = None) -> Parts:
+    """A Parquet file, one row per example; every column but the target must hold numbers.
+
+    Args:
+        path: of the file.
+        target: as in `table`.
+
+    Raises:
+        DataError: when the package that reads Parquet or the file is missing, or the file is not what is expected.
+        LookupFailure: when the target is not a column.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise DataError(f"{path}: no such file; expected a Parquet table")
+    if datasets is None:
+        raise DataError(f"parquet:{path}: datasets is not installed; pip install 'cutaway[hub]', or use a CSV file")
+    try:
+        read: Any = datasets.Dataset.from_parquet(str(file), keep_in_memory=True)
+    except Exception as error:  # the reader raises its own kinds
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: cannot be read as Parquet: {said}") from error
+    columns = {name: ["" if value is None else str(value) for value in read[name]] for name in read.column_names}
+    return _parts(file, path, list(columns), [list(row) for row in zip(*columns.values(), strict=True)], target)
+
+
+def _parts(file: Path, path: str, header: list[str], rows: list[list[str]], target: str | None) -> Parts:
+    """The one part a table has."""
     if not rows:
         raise DataError(f"{path}: has no rows below its header; expected at least one example")
     if target is not None and target not in header:

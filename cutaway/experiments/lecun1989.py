@@ -125,7 +125,9 @@ def shift(x: Tensor, source: torch.Generator) -> Tensor:
     return padded[torch.arange(n).reshape(n, 1, 1), 0, rows, columns].unsqueeze(1)
 
 
-def train_step(step: Step, data: str, seeds: Sequence[int], progress: bool = True) -> list[dict[str, float]]:
+def train_step(
+    step: Step, data: str, seeds: Sequence[int], progress: bool = True, out: Path | None = None
+) -> list[dict[str, float]]:
     """Train the replicates of one step at once; give each one's errors in per cent."""
     train, test = digits(data, step.digits)
 
@@ -143,6 +145,7 @@ def train_step(step: Step, data: str, seeds: Sequence[int], progress: bool = Tru
         augment=shift if step.shifts else None,
         metrics=("error",),
         progress=progress,
+        out=out,
         **step.training,
     )
     if runs.status == "interrupted":
@@ -204,7 +207,8 @@ def _replicates(step: Step, data: str, seeds: int, place: Path | None, progress:
     known = json.loads(place.read_text("utf-8")) if place is not None and place.exists() else []
     missing = [seed for seed in range(seeds) if seed not in {each["seed"] for each in known}]
     if missing:
-        known += train_step(step, data, missing, progress)
+        half = None if place is None else place.with_suffix("") / "-".join(map(str, (missing[0], missing[-1])))
+        known += train_step(step, data, missing, progress, half)
         if place is not None:
             place.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(place, json.dumps(known, indent=1).encode())

@@ -1,16 +1,19 @@
 """Training many replicates of a network in one vectorised program: `fit_many`."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cutaway.errors import ArgumentError, NonFiniteError
+from cutaway.errors import ArgumentError, NonFiniteError, RunFolderError
 from cutaway.rng import generator
 from cutaway.train.batches import Arrays, Augment, make_source
+from cutaway.train.checkpoint import load_checkpoint, save_checkpoint
 from cutaway.train.interrupt import interruptible
 from cutaway.train.loop import isolated
 from cutaway.train.losses import Loss, loss_function
@@ -18,12 +21,13 @@ from cutaway.train.measure import Evaluation, evaluating, placement
 from cutaway.train.metrics import HIGHER_IS_BETTER, Metric, metric_functions, per_example, wilson_interval
 from cutaway.train.opening import check_arrays
 from cutaway.train.progress import training_bar
+from cutaway.train.record import open_folder
 from cutaway.train.replicates import Replicates
 from cutaway.train.schedules import schedule_function
 from cutaway.train.settings import Settings, make_settings
 from cutaway.train.stacked import StackedStep, Weights, stack, stacked_outputs, stacked_step, unstack
 from cutaway.train.stacked_update import Update, make_update
-from cutaway.train.state import copied
+from cutaway.train.state import copied, random_state, set_random_state
 
 _BLOCK = 4096  # examples of a replicate that are fetched and augmented at once
 _ALONE = {"accumulate": 1, "precision": "float32", "freeze": (), "rates": {}}  # what the stacked program cannot do
@@ -42,6 +46,7 @@ def fit_many(
     augment: Augment | None = None,
     progress: bool = True,
     compiled: bool = False,
+    out: str | os.PathLike[str] | None = None,
     settings: Settings | None = None,
     **changes: Any,
 ) -> Replicates:
@@ -60,6 +65,7 @@ def fit_many(
         augment: function `(x, generator) -> x`; it is given some thousand examples of a replicate at once.
         progress: show a bar on the terminal.
         compiled: compile the program, which needs a C++ compiler and some ten seconds.
+        out: folder for a checkpoint after every epoch; the same call goes on from the one that is there.
         settings: a `Settings`, or None for the defaults.
         changes: any field of `Settings` but those that concern memory or parts of the network
             (accumulate, precision, freeze, rates).
@@ -95,6 +101,10 @@ def fit_many(
     try:
         torch.set_num_threads(1 if where.type == "cpu" else threads)  # many small operations: sharing costs more
         with isolated(where, seeds[0]):
+            if out is not None:
+                folder = open_folder(out, needed=3 * _bytes(job), resume=True)
+                go_on(job, folder)
+                job.folder = folder
             status = _train(job, validation, progress)
     finally:
         torch.set_num_threads(threads)
@@ -126,6 +136,7 @@ class Many:
     stale: Tensor | None = None
     total: int = 0
     seconds: float = 0.0
+    folder: Path | None = None
 
     def weights(self) -> Weights:
         """The weights to measure and keep: the moving average where there is one."""
@@ -201,8 +212,10 @@ def _train(job: Many, validation: Any, progress: bool) -> str:
     schedule = schedule_function(settings.schedule, settings.warm_up)
     whole = max(job.source.steps * settings.epochs, 1)
     with interruptible() as wish, training_bar(whole, progress, f"training {len(job.seeds)} replicates") as show:
-        began = time.monotonic()
-        for epoch in range(settings.epochs):
+        began = time.monotonic() - job.seconds
+        for epoch in range(len(job.history), settings.epochs):
+            if _over(job):
+                return "stopped early"
             job.model.train()
             meter = Sums(job.metrics)
             for xs, ys in _blocks(job, epoch):
@@ -220,9 +233,53 @@ def _train(job: Many, validation: Any, progress: bool) -> str:
                     return "interrupted"
             _end_epoch(job, meter, validation, epoch)
             job.seconds = time.monotonic() - began
-            if settings.patience is not None and job.stale is not None and bool((job.stale >= settings.patience).all()):
-                return "stopped early"
-    return "completed"
+            if job.folder is not None:
+                save_checkpoint(job.folder, tree(job))
+    return "stopped early" if _over(job) and len(job.history) < settings.epochs else "completed"
+
+
+def _over(job: Many) -> bool:
+    """Whether the patience with every replicate is over."""
+    patience = job.settings.patience
+    return patience is not None and job.stale is not None and bool((job.stale >= patience).all())
+
+
+_STATE = ("trained", "kept", "ema", "best", "score", "best_epoch", "stale", "history", "total", "seconds")
+
+
+def tree(job: Many) -> dict[str, Any]:
+    """Everything the next epoch depends on."""
+    state = {name: getattr(job, name) for name in _STATE}
+    device = next(iter(job.trained.values())).device
+    told = {"settings": job.settings.record(), "seeds": list(job.seeds), "rates": list(job.rates)}
+    return {**state, "optimizer": job.update.optimizer.state_dict(), "random": random_state(device), "told": told}
+
+
+def go_on(job: Many, folder: Path) -> None:
+    """Go back to the checkpoint of a folder, if there is one.
+
+    Raises:
+        RunFolderError: the checkpoint belongs to other settings.
+    """
+    found = load_checkpoint(folder)
+    if found is None:
+        return
+    if found["told"] != tree(job)["told"]:
+        raise RunFolderError(f"{folder} holds replicates of other settings, seeds or rates; give another folder")
+    for name in _STATE:
+        if name not in ("trained", "kept"):
+            setattr(job, name, found[name])
+    for own, kept in ((job.trained, found["trained"]), (job.kept, found["kept"])):
+        for name, value in own.items():
+            value.copy_(kept[name])
+    job.update.optimizer.load_state_dict(found["optimizer"])
+    job.update.moments = []
+    set_random_state(found["random"], next(iter(job.trained.values())).device)
+
+
+def _bytes(job: Many) -> int:
+    """Size of a checkpoint."""
+    return 5 * sum(value.numel() * value.element_size() for value in job.trained.values()) + (1 << 20)
 
 
 def _blocks(job: Many, epoch: int) -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor]]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway import nets
-from cutaway.errors import ArgumentError, LookupFailure, NonFiniteError
+from cutaway.errors import ArgumentError, LookupFailure, NonFiniteError, RunFolderError
 from cutaway.rng import generator
 from cutaway.train import fit, fit_many
 from tests.train.common import blobs, seeded, small_net
@@ -167,3 +167,35 @@ def test_a_replicate_that_diverges_is_named_or_left_behind() -> None:
     make = lambda seed: seeded(lambda: nn.Linear(2, 3), seed)  # noqa: E731
     runs = quiet(make, blobs(), lr=[0.1, 1e6], nonfinite="continue", **settings)
     assert runs.history["loss"][-1].isfinite().tolist() == [True, False]
+
+
+def test_replicates_go_on_from_their_checkpoint_to_the_same_bits(tmp_path: Any) -> None:
+    settings = {"seeds": range(3), "batch_size": 16, "optimizer": "adamw", "ema": 0.9, "epochs": 5, "patience": 4}
+    make = lambda seed: small_net()  # noqa: E731
+    whole = quiet(make, blobs(), blobs(seed=1), **settings)
+
+    class Stop(Exception):
+        pass
+
+    def broken(x: Tensor, y: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == 6:
+            raise Stop
+        return x.argmax(1).eq(y).float()
+
+    def right(x: Tensor, y: Tensor) -> Tensor:
+        return x.argmax(1).eq(y).float()
+
+    calls: list[int] = []
+    broken.__name__ = broken.__qualname__ = right.__qualname__ = "right"
+    right.__name__ = "right"
+    with pytest.raises(Stop):
+        quiet(make, blobs(), blobs(seed=1), out=tmp_path, metrics=[broken], **settings)
+    again = quiet(make, blobs(), blobs(seed=1), out=tmp_path, metrics=[right], **settings)
+    assert torch.equal(again.history["loss"], whole.history["loss"]) and again.best_epoch == whole.best_epoch
+    for one, other in zip(again.models, whole.models, strict=True):
+        assert all(
+            torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+        )
+    with pytest.raises(RunFolderError, match="other settings"):
+        quiet(make, blobs(), blobs(seed=1), out=tmp_path, metrics=[right], **{**settings, "lr": 0.5})
