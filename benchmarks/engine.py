@@ -2,14 +2,16 @@
 
     make bench-env && .bench/bin/python benchmarks/engine.py [--repeats 9] [--save docs/engine.csv]
 
-Every row is the median over interleaved repeats on 2 threads; the ratio is taken against the autograd time of the same
-model, with its parameters frozen, so that autograd too computes the input's gradient only.
+Every row is the median over interleaved repeats on 2 threads; the ratio is taken, repeat by repeat, against autograd's
+time for the same request on the same model: the input's gradient with the parameters frozen, so that autograd too
+computes no more; or, for the trace that goes everywhere, the gradients of the input and of every parameter.
 """
 
 import argparse
+import copy
 import csv
+import gc
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -48,6 +50,8 @@ def contenders(name: str) -> dict[str, Callable[[], object]]:
     """What is timed: each computes the gradient of one logit with respect to the input, or what its name says."""
     model, x = subject(name)
     free = x.clone().requires_grad_()
+    trained = copy.deepcopy(model).requires_grad_()
+    wanted = [free, *trained.parameters()]
     seed = torch.zeros(BATCH, 1000)
     seed[:, 3] = 1
     graph = ct.capture(model, x)
@@ -59,8 +63,10 @@ def contenders(name: str) -> dict[str, Callable[[], object]]:
         "autograd": lambda: torch.autograd.grad(model(free), free, seed)[0],
         "ours": lambda: plain(x, seed=seed),
         "ours, passes": lambda: fast(x, seed=seed),
-        "every value and adjoint": lambda: graph.run(x).backward("output", seed),
+        "every value and adjoint to the input": lambda: graph.run(x).backward("output", seed, wrt="input"),
         "activation halfway": halfway(x),
+        "autograd, parameters too": lambda: torch.autograd.grad(trained(free), wanted, seed, allow_unused=True),
+        "every value and adjoint": lambda: graph.run(x).backward("output", seed),
     }
     if name == "resnet18":
         cam, quick = graph.gradient(wrt="layer4", values=["layer4"]), passed.gradient(wrt="layer4", values=["layer4"])
@@ -87,21 +93,34 @@ def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dic
     return times
 
 
+def against(what: str) -> str:
+    """The row a contender is measured against."""
+    return "autograd, parameters too" if what in ("autograd, parameters too", "every value and adjoint") else "autograd"
+
+
 def peak(name: str, contender: str) -> float:
-    """The peak resident memory one contender adds over the loaded model, in MiB, in a process of its own."""
+    """The resident memory one run of a contender adds at its peak, in MiB, in a process of its own (on Linux)."""
     code = f"import benchmarks.engine as b; b.report_peak({name!r}, {contender!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
 def report_peak(name: str, contender: str) -> None:
-    """Print by how much the peak of resident memory grows while a contender runs."""
+    """Print by how much resident memory grows at its peak while a contender runs."""
     torch.set_num_threads(2)
     function = contenders(name)[contender]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    function()  # prepared weights and workspaces stay; they are counted with the model
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel starts its record of the peak anew
+    before = resident("VmRSS")
     function()
-    function()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(resident("VmHWM") - before)
+
+
+def resident(what: str) -> float:
+    """A number of the kernel's about this process's memory, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(what))
 
 
 def capture_times(name: str) -> tuple[float, float]:
@@ -135,7 +154,7 @@ def main() -> None:
         times = interleaved(contenders(name), options.repeats)
         for what, taken in times.items():
             middle = statistics.median(taken)
-            ratios = [mine / theirs for mine, theirs in zip(taken, times["autograd"], strict=True)]
+            ratios = [mine / theirs for mine, theirs in zip(taken, times[against(what)], strict=True)]
             row = {
                 "model": name,
                 "what": what,
@@ -151,7 +170,7 @@ def main() -> None:
             rows.append(row)
             memory = f"   peak {row['peak_mib']:.0f} MiB" if "peak_mib" in row else ""
             spread = f"{row['ratio_low']:.2f} to {row['ratio_high']:.2f}"
-            print(f"  {what:<32}{middle * 1e3:8.1f} ms   ratio {row['ratio']:.2f} ({spread}){memory}", flush=True)
+            print(f"  {what:<38}{middle * 1e3:8.1f} ms   ratio {row['ratio']:.2f} ({spread}){memory}", flush=True)
     if options.save:
         with options.save.open("w", newline="") as file:
             names = ["model", "what", "median", "low", "high", "ratio", "ratio_low", "ratio_high", "peak_mib"]
