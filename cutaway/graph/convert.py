@@ -50,7 +50,7 @@ def convert(module: nn.Module, exported: Any, inputs: Any, names: Sequence[str])
         inputs: (inputs, keywords) it was exported with.
         names: what to call the flat inputs.
     """
-    remove_identities(exported.graph_module)
+    remove_identities(exported)
     if not is_functional(exported):
         _detach_no_grad_regions(exported)
         exported = _plain_operations(exported)

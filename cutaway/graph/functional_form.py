@@ -5,6 +5,7 @@ not need that: all they mutate is a fresh activation, by an in-place ReLU or sum
 twin as long as nobody else looks at the same memory: as long as neither the tensor nor a view of it has another name.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,10 +31,14 @@ HARMLESS = {
 IDENTITIES = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default}
 
 
-def remove_identities(graph_module: Any) -> None:
+def remove_identities(exported: Any) -> None:
     """Replace dropout in evaluation by its argument: a second trace would take it for a copy of its own."""
+    graph_module = exported.graph_module
     for node in list(graph_module.graph.nodes):
         if node.op == "call_function" and node.target in IDENTITIES and not node.args[2]:
+            for spec in exported.graph_signature.output_specs:  # what is returned is known by name
+                if getattr(spec.arg, "name", None) == node.name:
+                    spec.arg = replace(spec.arg, name=node.args[0].name)
             node.replace_all_uses_with(node.args[0])
             graph_module.graph.erase_node(node)
     graph_module.recompile()

@@ -21,7 +21,7 @@ from cutaway.graph.shapes import sum_to
 from cutaway.graph.table_attention import _repeated, _ungrouped, attention_weights
 from cutaway.graph.table_pooling import to_maxima
 
-NEAR = 1e-6  # below this difference the derivative stands in for Δy/Δx
+NEAR = 1e-6  # below this difference, relative to the two values, the derivative stands in for Δy/Δx
 
 
 def batch_axis(node: Any) -> int:
@@ -44,7 +44,7 @@ def mean_of(value: Any, node: Any) -> Any:
 def slope(x: Tensor, y: Tensor, derivative: Tensor, axis: int) -> Tensor:
     """Δy/Δx, and the derivative where Δx is (nearly) zero."""
     dx, dy = x - swapped(x, axis), y - swapped(y, axis)
-    near = dx.abs() < NEAR
+    near = dx.abs() <= NEAR * (x.abs() + swapped(x, axis).abs())
     return torch.where(near, (derivative + swapped(derivative, axis)) / 2, dy / torch.where(near, 1, dx))
 
 

@@ -187,3 +187,11 @@ def test_a_model_that_cannot_be_captured_says_why_and_where() -> None:
 
     with pytest.raises(CaptureError, match=r"(?s)Foreign cannot be captured.*test_capture.py"):
         ct.capture(Foreign(), torch.ones(2, 3))
+
+
+def test_dropout_may_be_the_last_operation() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)).eval()
+    x = torch.randn(2, 3)
+    assert torch.equal(ct.capture(model, x)(x), model(x))
+    both = ct.capture(lambda x: (nn.functional.dropout(x * 2, 0.5, training=False), x), x)(x)
+    assert torch.equal(both[0], x * 2) and torch.equal(both[1], x)
