@@ -67,7 +67,9 @@ def depth(
                 model, train, test=test, device=place, augment=_PUT, seed=seed, progress=progress, **settings,
             )  # fmt: skip
             losses.append(run.history["loss"])
-            errors.append(100 * (1 - run.test["accuracy"]) if run.test is not None else float("nan"))
+            if run.test is None:
+                raise KeyboardInterrupt
+            errors.append(100 * (1 - run.test["accuracy"]))
         curves[name] = [sum(values) / seeds for values in zip(*losses, strict=True)]
         found = spread(errors)
         rows.append({

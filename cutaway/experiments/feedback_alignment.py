@@ -107,8 +107,9 @@ def _one(
     frozen = [name for name in names if not name.startswith(last)] if way == "output layer alone" else []
     settings = {"epochs": epochs, "batch_size": 32, "optimizer": "adam", "lr": 1e-3, "freeze": frozen, "seed": seed}
     run = fit(model, train, validation, test, rules=rule, callbacks=[look], progress=progress, **settings)
-    accuracy = run.test["accuracy"] if run.test is not None else math.nan
-    return {"accuracy": accuracy, "loss": run.history["loss"][-1], "angles": angles}
+    if run.test is None:
+        raise KeyboardInterrupt
+    return {"accuracy": run.test["accuracy"], "loss": run.history["loss"][-1], "angles": angles}
 
 
 def _mean(values: list[float]) -> float:

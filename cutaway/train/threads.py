@@ -1,7 +1,8 @@
-"""How many threads a training step is worth: one for tiny networks, where sharing the work costs more than doing it."""
+"""What a small training step is worth: one thread, and no oneDNN, whose preparation costs more than the work."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,8 @@ from cutaway.train.batches import Arrays, Source
 from cutaway.train.measure import evaluating
 
 ENOUGH = 60_000_000  # floating-point operations of a batch's forward pass from which on more threads help
+TINY = 4_000_000  # … below which oneDNN costs more than it saves
+_backend: Any = torch._C
 
 
 @torch.no_grad()
@@ -30,7 +33,7 @@ def operations(model: nn.Module, source: Source) -> int | None:
 
 @contextmanager
 def using_threads(wanted: int | None, model: nn.Module, source: Source) -> Iterator[int]:
-    """Use a number of threads for a while.
+    """Use a number of threads for a while, and for tiny steps torch's own kernels instead of oneDNN's.
 
     The choice depends on network and batch size alone, not on a measurement, so that a seed gives the same bits on
     a machine that is busy.
@@ -48,12 +51,15 @@ def using_threads(wanted: int | None, model: nn.Module, source: Source) -> Itera
     """
     if wanted is not None and wanted < 1:
         raise ArgumentError(f"threads={wanted}: expected a whole number, at least 1, or None")
-    before = torch.get_num_threads()
-    if wanted is None and before > 1 and all(weight.device.type == "cpu" for weight in model.parameters()):
-        found = operations(model, source)
-        wanted = 1 if found is not None and found < ENOUGH else before
+    before, onednn = torch.get_num_threads(), _backend._get_mkldnn_enabled()
+    on_cpu = all(weight.device.type == "cpu" for weight in model.parameters())
+    found = operations(model, source) if on_cpu else None
+    if wanted is None and before > 1 and found is not None and found < ENOUGH:
+        wanted = 1
     torch.set_num_threads(wanted or before)
+    _backend._set_mkldnn_enabled(onednn and (found is None or found >= TINY))
     try:
         yield wanted or before
     finally:
         torch.set_num_threads(before)
+        _backend._set_mkldnn_enabled(onednn)

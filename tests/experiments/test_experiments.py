@@ -143,6 +143,24 @@ def test_small_experiments_run_draw_and_read(name: str) -> None:
     assert len(values) == len(found.rows) and all(math.isfinite(value) and 0 <= value <= 100 for value in values)
 
 
+@needs_data
+@pytest.mark.slow
+def test_batch_norm_needs_fewer_steps() -> None:
+    found = experiments.batchnorm(seeds=2, examples=3000, epochs=6, progress=False)
+    steps = next(name for name in found.rows[0] if name.startswith("steps to"))
+    by_name = {row["network"]: row[steps] for row in found.rows}
+    plain = min(value for name, value in by_name.items() if name.startswith("without") and value)
+    assert by_name["batch norm, rate 0.1"] < plain and "times fewer" in found.reading and found.plot().axes
+
+
+@needs_data
+@pytest.mark.slow
+def test_transfer_from_imagenet_beats_training_from_scratch() -> None:
+    found = experiments.transfer(labels=(100,), seeds=1, steps=40, progress=False)
+    accuracy = {row["way"]: row["test accuracy %"] for row in found.rows}
+    assert accuracy["head only"] > accuracy["from scratch"] + 10 and found.plot().axes
+
+
 def test_command_lists_runs_and_refuses(tmp_path: Path) -> None:
     runner = CliRunner()
     listed = runner.invoke(app, ["experiment"])

@@ -39,3 +39,14 @@ def test_large_steps_keep_the_number_of_torch() -> None:
         assert number == before
     with pytest.raises(ArgumentError, match="threads=0"), using_threads(0, nn.Linear(1, 1), source):
         pass
+
+
+def test_tiny_steps_go_without_onednn_and_it_comes_back() -> None:
+    seen: list[bool] = []
+    for size in (1, 64):
+        x, y = torch.randn(64, 1, 32, 32), torch.zeros(64, dtype=torch.int64)
+        fit(
+            nets.make("lenet5", seed=0), (x[:size], y[:size]), epochs=1, batch_size=size, progress=False,
+            callbacks=[lambda epoch: seen.append(torch._C._get_mkldnn_enabled())],
+        )  # fmt: skip
+    assert seen == [False, True] and torch._C._get_mkldnn_enabled()
