@@ -1,10 +1,15 @@
 """What the parts of a network answer to: filters, examples, images optimised for them, dreams and styles."""
 
+from cutaway.visualize.classic import Panels, city, denoise, edges, lines, match, panels, smooth, sobel
 from cutaway.visualize.colour import colour_matrix, spectrum
+from cutaway.visualize.dream import Dream, dream
+from cutaway.visualize.examples import Examples, dataset_examples
+from cutaway.visualize.field import Field, receptive_field
 from cutaway.visualize.filters import Filters, filters
 from cutaway.visualize.objective import Objective, custom
 from cutaway.visualize.optimize import Optimized, optimize
 from cutaway.visualize.parametrize import MACO, PARAMETRIZATIONS, Fourier, Pixels
+from cutaway.visualize.style import Styled, gram, style, style_nodes
 from cutaway.visualize.targets import (
     blur,
     channel,
@@ -26,29 +31,48 @@ __all__ = [
     "PARAMETRIZATIONS",
     "ROBUST",
     "Crop",
+    "Dream",
+    "Examples",
+    "Field",
     "Filters",
     "Fourier",
     "Jitter",
     "Objective",
     "Optimized",
+    "Panels",
     "Pixels",
     "Rotate",
     "Scale",
+    "Styled",
     "blur",
     "channel",
+    "city",
     "colour_matrix",
     "custom",
+    "dataset_examples",
+    "denoise",
     "direction",
     "diversity",
+    "dream",
+    "edges",
     "filters",
+    "gram",
     "guide",
     "interpolation",
     "l1",
     "l2",
     "layer",
+    "lines",
     "logit",
+    "match",
     "optimize",
+    "panels",
+    "receptive_field",
+    "smooth",
+    "sobel",
     "spectrum",
+    "style",
+    "style_nodes",
     "total_variation",
     "transformed",
     "unit",
