@@ -5,7 +5,15 @@ from typing import Annotated
 import typer
 
 import cutaway
-from cutaway.cli import attack, diagnose, experiment, explain, graph, train  # noqa: F401 - each registers its verb
+from cutaway.cli import (  # noqa: F401 - each registers its verb
+    attack,
+    diagnose,
+    experiment,
+    explain,
+    graph,
+    train,
+    visualize,
+)
 from cutaway.cli.common import app, out
 
 __all__ = ["app"]

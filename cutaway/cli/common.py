@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from cutaway import report as reporting
 from cutaway.errors import CutawayError
 
-FIRST = ("train", "report", "graph", "explain", "attack", "diagnose", "experiment")
+FIRST = ("train", "report", "graph", "explain", "visualize", "dream", "style", "attack", "diagnose", "experiment")
 out, err = Console(), Console(stderr=True)
 
 

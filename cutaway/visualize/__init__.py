@@ -6,6 +6,7 @@ from cutaway.visualize.dream import Dream, dream
 from cutaway.visualize.examples import Examples, dataset_examples
 from cutaway.visualize.field import Field, receptive_field
 from cutaway.visualize.filters import Filters, filters
+from cutaway.visualize.gallery import Gallery, Portrait, gallery, portrait
 from cutaway.visualize.objective import Objective, custom
 from cutaway.visualize.optimize import Optimized, optimize
 from cutaway.visualize.parametrize import MACO, PARAMETRIZATIONS, Fourier, Pixels
@@ -36,11 +37,13 @@ __all__ = [
     "Field",
     "Filters",
     "Fourier",
+    "Gallery",
     "Jitter",
     "Objective",
     "Optimized",
     "Panels",
     "Pixels",
+    "Portrait",
     "Rotate",
     "Scale",
     "Styled",
@@ -56,6 +59,7 @@ __all__ = [
     "dream",
     "edges",
     "filters",
+    "gallery",
     "gram",
     "guide",
     "interpolation",
@@ -67,6 +71,7 @@ __all__ = [
     "match",
     "optimize",
     "panels",
+    "portrait",
     "receptive_field",
     "smooth",
     "sobel",

@@ -104,9 +104,8 @@ def _settings(node: Node, axis: int, axes: int) -> tuple[int, int, int, int]:
 
 def _of(value: Any, axis: int) -> int:
     """A setting along an axis, where one number stands for all."""
-    if not isinstance(value, list | tuple):
-        return int(value or 0)
-    return int(value[axis] if len(value) > 1 else value[0]) if value else 0
+    values = list(value) if isinstance(value, list | tuple) else [value or 0]
+    return int(values[axis] if len(values) > 1 else (values or [0])[0])
 
 
 def _spatial(node: Node) -> tuple:

@@ -71,17 +71,23 @@ class Filters:
         return picture.png(self.plot())
 
 
-def filters(model: nn.Module | Callable, layer: str | None = None, x: Float[Tensor, "n ..."] | None = None) -> Filters:
-    """Show the weights of a convolution; by default the first, which reads the image.
+def filters(
+    model: nn.Module | Callable,
+    layer: str | None = None,
+    x: Float[Tensor, "n ..."] | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> Filters:
+    """Show the weights of a convolution or linear layer; by default the first, which reads the image.
 
     Args:
         model: a module; or a function, together with x.
-        layer: another convolution by name; where it reads more than three channels, kernels are drawn as their mean.
-        x: an input (N, …), to find the convolution that reads it in the graph; without it the first in the order the
-            modules were made.
+        layer: another one by name; where it reads more than three channels, kernels are drawn as their mean.
+        x: an input (N, …), to find the layers in the graph, in the order they run; without it the first in the order
+            the modules were made.
+        shape: of the images (C, H, W) that a linear layer reads; by default grey and square where their number fits.
 
     Raises:
-        ArgumentError: the model has no convolution, or the layer is none.
+        ArgumentError: the model has no such layer, or the shape does not fit.
         LookupFailure: no layer has this name.
 
     Source: M. D. Zeiler, R. Fergus, Visualizing and Understanding Convolutional Networks, 2014, figure 2.
@@ -91,13 +97,24 @@ def filters(model: nn.Module | Callable, layer: str | None = None, x: Float[Tens
     """
     found = dict(_in_graph(model, x) if x is not None else _in_modules(model))
     if layer is not None and layer not in found:
-        raise nearest(layer, found, "convolution")
+        raise nearest(layer, found, "convolution or linear layer")
     if not found:
-        raise ArgumentError("the model has no convolution whose weights could be shown")
+        raise ArgumentError("the model has no convolution or linear layer whose weights could be shown")
     name = layer or next(iter(found))
     parameter, weights = found[name]
-    weights = weights.detach().cpu().float().clone()
+    weights = _as_images(weights.detach().cpu().float().clone(), shape)
     return Filters(weights, parameter, (weights == 0).flatten(1).all(1))
+
+
+def _as_images(weights: Tensor, shape: tuple[int, ...] | None) -> Tensor:
+    """A linear layer's rows as images."""
+    if weights.dim() > 2:
+        return weights
+    side = round(weights.shape[1] ** 0.5)
+    shape = shape or ((1, side, side) if side * side == weights.shape[1] else (1, 1, weights.shape[1]))
+    if torch.Size(shape).numel() != weights.shape[1]:
+        raise ArgumentError(f"shape={shape} does not fit the {weights.shape[1]} inputs of the layer")
+    return weights.unflatten(1, shape)
 
 
 def _in_modules(model: nn.Module | Callable) -> list[tuple[str, tuple[str, Tensor]]]:
@@ -106,7 +123,7 @@ def _in_modules(model: nn.Module | Callable) -> list[tuple[str, tuple[str, Tenso
     return [
         (name, (f"{name}.weight", module.weight))
         for name, module in model.named_modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)
     ]
 
 
@@ -114,7 +131,7 @@ def _in_graph(model: nn.Module | Callable, x: Tensor) -> list[tuple[str, tuple[s
     graph = G.capture(model, x)
     rows = []
     for node in graph.nodes:
-        if node.op_name in ("conv1d", "conv2d", "conv3d", "convolution"):
+        if node.op_name in ("conv1d", "conv2d", "conv3d", "convolution", "linear"):
             weight = node.inputs[1]
             if weight.op is None:
                 rows.append((node.name, (weight.name, graph.leaf_value(weight))))

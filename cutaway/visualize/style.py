@@ -21,6 +21,7 @@ from cutaway.visualize.targets import total_variation
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+RECTIFIERS = ("relu", "hardtanh", "gelu", "silu", "hardswish", "clamp")
 OPTIMIZERS, STARTS = ("lbfgs", "adam"), ("content", "noise")
 GREY = (0.299, 0.587, 0.114)  # luminance of red, green and blue, ITU-R BT.601
 
@@ -88,8 +89,8 @@ def style(
     content_layers: Sequence[str] | Mapping[str, float] | None = None,
     style_layers: Sequence[str] | Mapping[str, float] | None = None,
     content_weight: float = 1.0,
-    style_weight: float = 10.0,
-    tv_weight: float = 0.1,
+    style_weight: float = 100.0,
+    tv_weight: float = 1.0,
     start: str = "content",
     optimizer: str = "lbfgs",
     steps: int = 100,
@@ -106,8 +107,8 @@ def style(
     Args:
         model: a module or function of images (N, 3, H, W) in [0, 1] that takes the content's size.
         content, style: images (1, 3, H, W) or (3, H, W) in [0, 1]; the style is scaled to the content's size.
-        content_layers, style_layers: nodes or modules by name, or {name: weight}; by default the last rectifier before
-            each change of size, for the content the middle one of them.
+        content_layers, style_layers: nodes or modules by name, or {name: weight}; by default five maps
+            spread over the lower three quarters, the content at the last of them.
         content_weight, style_weight, tv_weight: of the two losses, and of the image's total variation.
         start: "content" or "noise".
         optimizer: "lbfgs" or "adam".
@@ -140,7 +141,7 @@ def style(
     shown = (_grey(painted), _grey(manner)) if keep_colour else (painted, manner)
     first, second = shown[0].to(**there), _resized(shown[1].to(**there), tuple(painted.shape[2:]))
     defaults = style_nodes(G.capture(model, first))
-    contents = _weights(content_layers or defaults[len(defaults) // 2 :][:1])
+    contents = _weights(content_layers or defaults[-1:])
     styles = _weights(style_layers or defaults)
     seen = network(model, first, [*contents, *styles])
     goals = _goals(seen, first, second, contents, styles, content_weight, style_weight)
@@ -156,23 +157,23 @@ def style(
     return Styled(image, painted.cpu(), manner.cpu(), torch.tensor(run.history), settings, seed)
 
 
-def style_nodes(graph: G.Graph) -> list[str]:
-    """The last rectified map of each size, by name: default layers of a style.
+def style_nodes(graph: G.Graph, count: int = 5) -> list[str]:
+    """The default layers of a style: rectified maps, or the joins of such, spread over the lower three quarters.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.ReLU())
     >>> style_nodes(G.capture(net, torch.zeros(1, 3, 16, 16)))
     ['1', '4']
     """
-    found: dict[tuple, str] = {}
-    for node in graph.needed(graph.outputs[:1]):
-        shape = node.shape or ()
-        joined = node.op_name == "cat" and any("relu" in source.op_name for source in node.inputs)
-        rectified = any(word in node.op_name for word in ("relu", "hardtanh", "gelu", "silu", "clamp")) or joined
-        if rectified and len(shape) == 4 and min(int(side) for side in shape[2:]) > 2:
-            found[shape[2:]] = node.name
+    maps = [node for node in graph.needed(graph.outputs[:1]) if len(node.shape or ()) == 4]
+    maps = [node for node in maps if min(int(side) for side in (node.shape or ())[2:]) > 2]
+    rectified = [node for node in maps if any(word in node.op_name for word in RECTIFIERS)]
+    joins = [node for node in maps if node.op_name == "cat" and any(source in rectified for source in node.inputs)]
+    found = [*rectified[:1], *joins] if joins else rectified
     if not found:
         raise ArgumentError("the model has no rectified maps to take by default; name content_layers and style_layers")
-    return list(found.values())
+    lower = found[: -(-3 * len(found) // 4)]
+    places = torch.linspace(0, len(lower) - 1, min(count, len(lower))).round().int().tolist()
+    return [lower[place].name for place in places]
 
 
 @dataclass(eq=False)

@@ -266,7 +266,7 @@ def _many(channel: Channel, what: str) -> tuple[int, tuple[str, ...]]:
     each = [channel] if isinstance(channel, int) else list(channel)
     if not each:
         raise ArgumentError(f"at least one {what} is needed, got none")
-    return len(each), tuple(f"{what} {index}" for index in each) if len(each) > 1 else ()
+    return len(each), tuple(f"{what} {index}" for index in each) if not isinstance(channel, int) else ()
 
 
 def _named(layer: str, channel: Channel, what: str) -> str:

@@ -67,7 +67,7 @@ def test_a_city_has_long_vertical_lines_and_a_landscape_has_none():
     rows = torch.arange(60.0)[:, None]
     hills[0, :] = (rows > 30 + 6 * (torch.arange(60.0) / 7).sin()).float()
     assert city(houses)[0] > 5 * city(hills)[0]
-    assert lines(houses)[0, 0, 40, 5] > 0.2 and lines(houses, vertical=False)[0, 0, 40, 5] == 0
+    assert lines(houses)[0, 0, 40, 5] > 0.2 and lines(houses, vertical=False)[0, 0, 40, 5] < 1e-6
 
 
 def test_panels_are_drawn_and_saved(tmp_path):

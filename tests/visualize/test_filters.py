@@ -37,6 +37,15 @@ def test_what_is_no_convolution_is_refused(small):
     with pytest.raises(LookupFailure, match="conv1"):
         filters(small, "conv3")
     with pytest.raises(ArgumentError, match="no convolution"):
-        filters(nn.Linear(2, 2))
+        filters(nn.Sequential(nn.ReLU()))
+    with pytest.raises(ArgumentError, match="48 inputs"):
+        filters(nn.Sequential(nn.Linear(48, 2)), shape=(3, 5, 5))
     with pytest.raises(ArgumentError, match="input x"):
         filters(lambda x: x)
+
+
+def test_a_linear_layers_rows_are_images():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    assert torch.equal(filters(net, shape=(3, 4, 4)).weights, net[1].weight.reshape(5, 3, 4, 4))
+    assert filters(nn.Sequential(nn.Linear(64, 2))).weights.shape == (2, 1, 8, 8)
+    assert filters(net, x=torch.zeros(2, 3, 4, 4)).plot().axes
