@@ -10,6 +10,7 @@ from cutaway.visualize.gallery import Gallery, Portrait, gallery, portrait
 from cutaway.visualize.objective import Objective, custom
 from cutaway.visualize.optimize import Optimized, optimize
 from cutaway.visualize.parametrize import MACO, PARAMETRIZATIONS, Fourier, Pixels
+from cutaway.visualize.priors import PRIORS, priors
 from cutaway.visualize.style import Styled, gram, style, style_nodes
 from cutaway.visualize.targets import (
     blur,
@@ -30,6 +31,7 @@ from cutaway.visualize.transform import ROBUST, Crop, Jitter, Rotate, Scale, tra
 __all__ = [
     "MACO",
     "PARAMETRIZATIONS",
+    "PRIORS",
     "ROBUST",
     "Crop",
     "Dream",
@@ -72,6 +74,7 @@ __all__ = [
     "optimize",
     "panels",
     "portrait",
+    "priors",
     "receptive_field",
     "smooth",
     "sobel",

@@ -30,17 +30,19 @@ class Gallery:
     def plot(self) -> "Figure":
         """Draw one row for each layer; dead channels are crossed out."""
         columns = max(len(row.images) for row in self.rows.values())
-        figure, axes = picture.grid(columns * len(self.rows), columns, "", side=1.6, extra=-0.05)
+        across = columns if columns > 1 else min(4, len(self.rows))  # rows of one image each share lines
+        figure, axes = picture.grid(columns * len(self.rows), across, "", side=1.6, extra=-0.05)
         for line, (name, row) in enumerate(self.rows.items()):
             cells = axes[line * columns : (line + 1) * columns]
             for place, axis in enumerate(cells):
                 title = f"{name}\n" if place == 0 else "\n"
+                words = row.titles[place] if place < len(row.titles) else ""
                 if place >= len(row.images):
                     axis.set_axis_off()
                 elif row.dead[place]:
-                    picture.show_dead(axis, "dead:\nno gradient", title + row.titles[place])
+                    picture.show_dead(axis, "dead:\nno gradient", title + words)
                 else:
-                    picture.show(axis, row.images[place], title + row.titles[place])
+                    picture.show(axis, row.images[place], title + words)
         return figure
 
     def save(self, path: str) -> Any:

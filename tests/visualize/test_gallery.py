@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cutaway.errors import ArgumentError
-from cutaway.visualize import gallery, portrait
+from cutaway.errors import ArgumentError, LookupFailure
+from cutaway.visualize import PRIORS, gallery, portrait, priors, total_variation
 
 FAST = {"steps": 3, "transformation": (), "progress": False}
 
@@ -33,3 +33,17 @@ def test_a_portrait_sets_examples_beside_optimised_images(small, tmp_path):
 def test_nothing_to_show_is_refused(small):
     with pytest.raises(ArgumentError, match="at least one"):
         gallery(small, [])
+
+
+def test_priors_are_compared_on_one_objective(small):
+    found = priors(small, 1, size=12, steps=15, lr=0.2, share=5.0, progress=False)
+    assert list(found.rows) == list(PRIORS)
+    rough = {name: float(total_variation().value({"image": row.images})) for name, row in found.rows.items()}
+    assert rough["TV"] < 0.6 * rough["none"]
+    center = {name: float((row.images - 0.5).square().mean()) for name, row in found.rows.items()}
+    assert center["L2"] < 0.6 * center["none"]
+    assert sum(len(axis.images) for axis in found.plot().axes) == len(PRIORS)
+    with pytest.raises(LookupFailure, match="'TV'"):
+        priors(small, 1, names=["TVs"])
+    with pytest.raises(ArgumentError, match="share"):
+        priors(small, 1, share=-1)
