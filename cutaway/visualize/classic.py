@@ -81,7 +81,7 @@ def match(x: Float[Tensor, "n c ..."], pattern: Float[Tensor, "c ..."]) -> Float
     Source: J. P. Lewis, Fast Normalized Cross-Correlation, 1995, eq. 2.
 
     >>> x = torch.tensor([[[0.0, 0.0, 1.0, 2.0, 0.0, 0.0]]])
-    >>> int(match(x, torch.tensor([[1.0, 2.0]])).argmax())
+    >>> int(match(x, torch.tensor([[1.0, 2.0, 0.0]])).argmax())
     2
     """
     axes = _axes(x)

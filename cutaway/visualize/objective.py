@@ -15,10 +15,17 @@ Values = Mapping[str, Tensor]  # layers' values by name
 
 @dataclass(frozen=True)
 class Term:
-    """One summand: a function of the values of some layers to one number for each image."""
+    """One summand: a function of the values of some layers to one number for each image.
+
+    Attributes:
+        layers: their names.
+        function: of their values by name.
+        side: whether it is a side condition, which does not make a unit less dead.
+    """
 
     layers: frozenset[str]
     function: Callable[[Values], Float[Tensor, " n"]]
+    side: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class Objective:
         return f"<Objective {self.words}>"
 
     def _scaled(self, factor: float, words: str) -> "Objective":
-        terms = tuple(Term(term.layers, _times(term.function, factor)) for term in self.terms)
+        terms = tuple(Term(term.layers, _times(term.function, factor), term.side) for term in self.terms)
         return replace(self, terms=terms, words=words)
 
 
@@ -108,6 +115,7 @@ def custom(
     words: str | None = None,
     count: int = 1,
     titles: tuple[str, ...] = (),
+    side: bool = False,
 ) -> Objective:
     """Make an objective of any function of one layer's value.
 
@@ -116,12 +124,13 @@ def custom(
         function: from the layer's value (N, …) to one number for each image (N,), differentiable by torch.
         words: what it is, for titles.
         count: for how many images at once; titles: what each of them is for.
+        side: whether it is a side condition, as diversity is: a unit that only this moves is dead.
 
     >>> import torch
     >>> (custom("fc", lambda z: z.sum(1)) * 2).value({"fc": torch.ones(1, 3)})
     tensor([6.])
     """
-    term = Term(frozenset([layer]), lambda values: function(values[layer]))
+    term = Term(frozenset([layer]), lambda values: function(values[layer]), side)
     return Objective((term,), words or layer, count, titles)
 
 

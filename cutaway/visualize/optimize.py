@@ -1,7 +1,7 @@
 """Images optimised to excite what an objective names."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,8 +21,6 @@ from cutaway.visualize.transform import ROBUST, Transformation, transformed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REDIRECTS = 16  # steps during which shut rectifiers pass what would open them
-
 
 @dataclass(frozen=True, eq=False)
 class Optimized:
@@ -31,8 +29,8 @@ class Optimized:
     Attributes:
         images: (N, C, H, W) in [0, 1].
         scores: the objective of each image, as it is (not transformed), (N,).
-        dead: (N,) whether no step ever had a gradient: nothing excites the unit from where the image started. Such an
-            image is the noise it started from; it is not drawn.
+        dead: (N,) whether the image excites the unit no more than what it started from, and has no gradient: nothing
+            was found that does. Such an image shows nothing; it is not drawn.
         history: the objective at each step (steps, N), under that step's transformations.
         words: what was made larger.
         titles: one for each image; empty for none.
@@ -140,16 +138,16 @@ def optimize(
     rate = made.lr if lr is None else lr
     run = _Run(seen, objective, canvas, steps_of, samples, generator(seed, "transformation"), there)
     optimizer = (torch.optim.NAdam if type(made).__name__ == "MACO" else torch.optim.Adam)(canvas.parameters, lr=rate)
-    history, alive = [], torch.zeros(shape[0], dtype=torch.bool)
-    for step in track(range(steps), "optimising", progress):
-        values, moved = run.step(optimizer, step, alive)
-        history.append(values)
-        alive |= moved
+    before, _ = run.excited(canvas.image().detach())
+    history = [run.step(optimizer, step) for step in track(range(steps), "optimising", progress)]
     images = canvas.image().detach()
-    final = run.score(images)
+    after, moved = run.excited(images)
+    dead = ~moved & (after <= before)
     settings = {"size": shape[1:], "parametrization": made, "transformation": steps_of, "samples": samples}
     settings |= {"steps": steps, "lr": rate}
-    return Optimized(images, final, ~alive, torch.stack(history), objective.words, objective.titles, settings, seed)
+    return Optimized(
+        images, run.score(images), dead, torch.stack(history), objective.words, objective.titles, settings, seed
+    )
 
 
 @dataclass(eq=False)
@@ -163,9 +161,17 @@ class _Run:
     samples: int
     random: torch.Generator
     there: Mapping[str, Any]
+    strongest: Tensor = field(default_factory=lambda: torch.zeros(()))  # norm of each image's gradient so far
 
-    def step(self, optimizer: torch.optim.Optimizer, step: int, alive: Tensor) -> tuple[Tensor, Tensor]:
-        """Change the image once; the objective's values, and which images had a gradient."""
+    def as_strong(self, adjoint: Tensor) -> Tensor:
+        """Gradients as strong as each image's strongest so far: Adam would hardly notice them otherwise."""
+        if not self.strongest.dim():
+            return adjoint
+        factor = self.strongest / _norms(adjoint, len(self.strongest)).clamp(min=1e-30)
+        return adjoint * _wide(torch.where(self.strongest > 0, factor, 1.0), adjoint)
+
+    def step(self, optimizer: torch.optim.Optimizer, step: int) -> Tensor:
+        """Change the image once; the objective's values."""
         seen, priors = of_layers(self.objective), of_image(self.objective)
         with torch.enable_grad():
             image = self.canvas.image()
@@ -174,10 +180,10 @@ class _Run:
             prior = priors.value({IMAGE: image})
         values, adjoint = self.network.gradient(views.detach(), seen, self.samples)
         moved = _per_image(adjoint, len(image))
-        if step < REDIRECTS and not (moved | alive).all():
+        if not moved.all():  # shut rectifiers pass what would open them
             _, redirected = self.network.gradient(views.detach(), seen, self.samples, redirect=True)
-            shut = ~moved.repeat(self.samples).to(adjoint.device)
-            adjoint = torch.where(shut.reshape(-1, *[1] * (adjoint.dim() - 1)), redirected, adjoint)
+            adjoint = torch.where(_wide(moved, adjoint), adjoint, self.as_strong(redirected))
+        self.strongest = torch.maximum(self.strongest, _norms(adjoint, len(image)))
         values = values.cpu() + prior.detach()
         if not values.isfinite().all() or not adjoint.isfinite().all():
             raise NonFiniteError(f"{self.objective.words} is {values.tolist()} at step {step}, or its gradient is not")
@@ -188,12 +194,30 @@ class _Run:
         for parameter, gradient in zip(self.canvas.parameters, found, strict=True):
             parameter.grad = gradient
         optimizer.step()
-        return values, moved
+        return values
+
+    def excited(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """How strongly images as they are excite what is asked for, and whether there is a gradient; no priors."""
+        main = of_layers(self.objective).part(lambda term: not term.side)
+        main = main if main.terms else of_layers(self.objective)
+        values, adjoint = self.network.gradient(images.to(**self.there), main)
+        return values.cpu(), _per_image(adjoint, len(images))
 
     def score(self, images: Tensor) -> Tensor:
         """The objective of images as they are."""
         values = self.network.values(images.to(**self.there))
         return self.objective.value({**values, IMAGE: images.to(**self.there)}).cpu()
+
+
+def _norms(adjoint: Tensor, n: int) -> Tensor:
+    """The norm of each image's gradient, over all its copies."""
+    return adjoint.flatten(1).square().sum(1).reshape(-1, n).sum(0).sqrt().cpu()
+
+
+def _wide(each: Tensor, adjoint: Tensor) -> Tensor:
+    """One number for each image, for all pixels of all its copies."""
+    copies = each.repeat(len(adjoint) // len(each)).to(adjoint.device)
+    return copies.reshape(-1, *[1] * (adjoint.dim() - 1))
 
 
 def _per_image(adjoint: Tensor, n: int) -> Tensor:

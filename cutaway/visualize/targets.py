@@ -179,7 +179,7 @@ def diversity(layer: str) -> Objective:
         alike = grams @ grams.T
         return -(alike.sum(1) - alike.diagonal()) / max(len(z) - 1, 1)
 
-    return custom(layer, apart, f"diversity at {layer}")
+    return custom(layer, apart, f"diversity at {layer}", side=True)
 
 
 def l1(center: float = 0.5) -> Objective:

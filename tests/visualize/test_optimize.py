@@ -48,6 +48,8 @@ def test_a_dead_unit_is_reported_and_not_drawn(small):
     assert not first.images and "dead" in first.texts[0].get_text()
     assert len(second.images) == 1 and not second.texts
     assert "1 dead" in repr(found)
+    apart = optimize(small, channel("relu_1", 3) + diversity("add"), count=2, **FAST)
+    assert apart.dead.all()  # that the images differ does not make the unit less dead
 
 
 def test_a_unit_that_is_shut_at_the_start_is_opened():
