@@ -22,8 +22,27 @@ def _upward6(grad: Tensor, self: Tensor) -> Tensor:
     return grad * (((self > 0) & (self < 6)) | ((self <= 0) & (grad > 0)))
 
 
-# Source: A. Mordvintsev, N. Pezzotti, L. Schubert, C. Olah, tensorflow/lucid, misc/redirected_relu_grad.py, 2018
-REDIRECTED: Mapping[str, Any] = {"relu": _upward, "relu6": _upward6}
+def _upward_between(grad: Tensor, self: Tensor, min_val: float, max_val: float) -> Tensor:
+    return grad * (((self > min_val) & (self < max_val)) | ((self <= min_val) & (grad > 0)))
+
+
+# Source: tensorflow/lucid, misc/redirected_relu_grad.py, 2018
+REDIRECTED: Mapping[str, Any] = {"relu": _upward, "relu6": _upward6, "hardtanh": _upward_between}
+
+
+def nearest_rectifiers(nodes: Iterable[G.Node]) -> list[G.Node]:
+    """The rectifiers met first on every way from some nodes back to the input."""
+    found, waiting, met = [], list(nodes), set()
+    while waiting:
+        node = waiting.pop()
+        if node in met:
+            continue
+        met.add(node)
+        if node.op is not None and node.op_name in REDIRECTED:
+            found.append(node)
+        else:
+            waiting += node.inputs
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +76,16 @@ class Network:
             x: `copies` whole batches, one after the other.
             objective: without terms of the image itself.
             copies: how often each image is there.
-            redirect: let shut rectifiers pass what would open them.
+            redirect: let shut rectifiers pass what would open them; only those next to the layers, so that below them
+                the gradient is that of the network.
         """
         graph = self.plain if redirect else self.graph
         names: dict[str, list[str]] = {}  # by node, as two names may mean the same
         for name in objective.layers:
             names.setdefault(self.nodes[name].name, []).append(name)
         nodes = {name: graph[name] for name in names}
-        program = graph.gradient(of=list(nodes.values()), wrt=graph.inputs[0], rules=REDIRECTED if redirect else None)
+        rules = {node: REDIRECTED[node.op_name] for node in nearest_rectifiers(nodes.values())} if redirect else None
+        program = graph.gradient(of=list(nodes.values()), wrt=graph.inputs[0], rules=rules)
         known = {} if objective.separable else self.values(x)
         seeds = tuple(_seed(objective, asked, known, copies) for asked in names.values())
         found, adjoints = program.evaluate(x, seed=seeds)

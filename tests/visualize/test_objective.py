@@ -5,7 +5,7 @@ import torch
 
 from cutaway.errors import ArgumentError, LookupFailure
 from cutaway.visualize import channel, custom, direction, diversity, guide, interpolation, l2, layer, logit, unit
-from cutaway.visualize.network import network, of_layers
+from cutaway.visualize.network import nearest_rectifiers, network, of_layers
 
 
 def value(objective, net, x):
@@ -80,3 +80,21 @@ def test_what_does_not_fit_is_refused(small, x):
         of_layers(channel("relu", 0) * l2())
     with pytest.raises(ArgumentError, match="shape"):
         value(custom("relu", lambda z: z.sum()), small, x)
+
+
+def test_only_the_rectifiers_next_to_the_layer_are_opened(small, x):
+    """The redirected gradient of a shut channel is that of what stands before its rectifier."""
+    small = small.double().eval()
+    with torch.no_grad():
+        small.conv2.bias[2] = -50
+    x = x.double().requires_grad_()
+    objective = channel("relu_1", 2)
+    seen = network(small, x.detach(), objective.layers)
+    assert [node.name for node in nearest_rectifiers([seen.plain["relu_1"]])] == ["relu_1"]
+    assert {node.name for node in nearest_rectifiers([seen.plain["output"]])} == {"relu", "relu_1"}
+    value, plain = seen.gradient(x.detach(), objective)
+    _, redirected = seen.gradient(x.detach(), objective, redirect=True)
+    before = small.conv2(torch.relu(small.norm(small.conv1(x))))[:, 2].mean((1, 2))
+    (expected,) = torch.autograd.grad(before.sum(), x)
+    assert value.abs().max() == 0 and plain.abs().max() == 0
+    torch.testing.assert_close(redirected, expected)
