@@ -175,11 +175,12 @@ def _structure(module: nn.Module) -> Iterator[Any]:
     stack = [("", module)]
     while stack:
         path, part = stack.pop()
-        yield path, id(part)
+        wrapped = isinstance(part, FunctionModule)  # made anew for each capture of a function
+        yield path, None if wrapped else id(part)
         if id(part) in seen:
             continue
         seen.add(id(part))
-        if not isinstance(part, FunctionModule):
+        if not wrapped:
             for name, value in part.__dict__.items():
                 if name in BASE:
                     continue

@@ -96,7 +96,7 @@ def fit(
 
     >>> from cutaway.rng import generator
     >>> x = torch.randn(64, 2, generator=generator(0)); y = (x[:, 0] > 0).long()
-    >>> run = fit(nn.Linear(2, 2), (x, y), epochs=20, lr=0.1, progress=False)
+    >>> run = fit(nn.Linear(2, 2), (x, y), epochs=20, lr=0.5, progress=False)
     >>> run.history["accuracy"][-1] > 0.9
     True
     """

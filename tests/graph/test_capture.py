@@ -195,3 +195,13 @@ def test_dropout_may_be_the_last_operation() -> None:
     assert torch.equal(ct.capture(model, x)(x), model(x))
     both = ct.capture(lambda x: (nn.functional.dropout(x * 2, 0.5, training=False), x), x)(x)
     assert torch.equal(both[0], x * 2) and torch.equal(both[1], x)
+
+
+def test_a_function_is_captured_once_too() -> None:
+    layer, x = nn.Linear(3, 2), torch.randn(2, 3)
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return layer(x).sum()
+
+    first, second = ct.capture(function, x), ct.capture(function, x)
+    assert first.nodes is second.nodes

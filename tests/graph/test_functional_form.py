@@ -12,7 +12,7 @@ from tests.graph.subjects import images, reused
 
 def exported(function: nn.Module, x: Tensor) -> object:
     program = torch.export.export(function, (x,), strict=False)
-    remove_identities(program.graph_module)
+    remove_identities(program)
     return program
 
 
