@@ -7,13 +7,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cutaway import attack, data, diagnose, experiments, explain, graph, nets, report, train
+    from cutaway import attack, data, diagnose, experiments, explain, graph, nets, report, train, visualize
     from cutaway.graph import Graph, Node, Program, Trace, capture, grad, jvp, rules
     from cutaway.train import Run, Trainer, fit, fit_many
 
 __version__ = "0.1.0"
 
-_FOLDERS = ("attack", "data", "diagnose", "experiments", "explain", "graph", "nets", "report", "train")
+_FOLDERS = ("attack", "data", "diagnose", "experiments", "explain", "graph", "nets", "report", "train", "visualize")
 _NAMES = {
     **dict.fromkeys(("Graph", "Node", "Program", "Trace", "capture", "grad", "jvp", "rules"), "graph"),
     **dict.fromkeys(("Run", "Trainer", "fit", "fit_many"), "train"),
@@ -40,6 +40,7 @@ __all__ = [
     "report",
     "rules",
     "train",
+    "visualize",
 ]
 
 
