@@ -10,10 +10,10 @@ from cutaway.attack.losses import Goal, Loss
 from cutaway.attack.norms import lengths_l2, spread
 from cutaway.attack.oracle import Model
 from cutaway.attack.problem import Problem, pose
-from cutaway.attack.progress import Tick, bar
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper
 from cutaway.attack.walk import at_least, named_loss
+from cutaway.progress import Tick, bar
 
 RISES = 0.75  # share of steps in a window that have to raise the loss
 MOMENTUM = 0.75  # share of the new step; the rest repeats the last movement

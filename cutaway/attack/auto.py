@@ -15,11 +15,11 @@ from cutaway.attack.fab import search as fab_search
 from cutaway.attack.losses import Goal, Loss, cross_entropy, dlr, without
 from cutaway.attack.oracle import Model
 from cutaway.attack.problem import Problem, pose
-from cutaway.attack.progress import Tick, bar
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper
 from cutaway.attack.square import search as square_search
 from cutaway.errors import ArgumentError, RunFolderError, nearest
+from cutaway.progress import Tick, bar
 
 
 @dataclass(frozen=True)

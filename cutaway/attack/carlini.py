@@ -8,11 +8,11 @@ from cutaway.attack.losses import Goal, margin
 from cutaway.attack.norms import lengths_l2, spread
 from cutaway.attack.oracle import Model
 from cutaway.attack.problem import Problem, pose
-from cutaway.attack.progress import Tick, bar
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper, firm
 from cutaway.attack.walk import at_least
 from cutaway.errors import ArgumentError
+from cutaway.progress import Tick, bar
 
 INSET = 1 - 1e-4  # pixels at exactly 0 or 1 are taken in by this much, else tanh could never move them
 LARGEST = 1e10  # of the penalty's weight

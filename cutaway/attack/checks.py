@@ -16,12 +16,12 @@ from cutaway.attack.losses import Goal, cross_entropy, margin
 from cutaway.attack.norms import NORMS
 from cutaway.attack.oracle import MaskedGradientWarning, Model, Oracle
 from cutaway.attack.problem import Problem
-from cutaway.attack.progress import Tick
 from cutaway.attack.robustness import Check
 from cutaway.attack.search import Keeper
 from cutaway.attack.square import search as square_search
 from cutaway.attack.walk import Walk, walk
 from cutaway.errors import ArgumentError
+from cutaway.progress import Tick
 
 MOST = 100  # images that checks are run on
 SLACK = 0.02  # share of images that chance may move

@@ -8,11 +8,11 @@ from cutaway.attack.losses import without
 from cutaway.attack.norms import NORMS, spread
 from cutaway.attack.oracle import Model
 from cutaway.attack.problem import Problem, pose
-from cutaway.attack.progress import Tick, bar
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper, firm
 from cutaway.attack.walk import at_least
 from cutaway.errors import ArgumentError
+from cutaway.progress import Tick, bar
 
 DUALS = {"linf": 1, "l2": 2}
 

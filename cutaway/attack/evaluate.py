@@ -16,11 +16,11 @@ from cutaway.attack.iterative import pgd
 from cutaway.attack.norms import NORMS
 from cutaway.attack.oracle import MaskedGradientWarning, Model
 from cutaway.attack.problem import ModelModeWarning, Problem, pose
-from cutaway.attack.progress import Tick, bar
 from cutaway.attack.result import Attack
 from cutaway.attack.robustness import RobustnessReport
 from cutaway.attack.steps import fgsm, random_noise
 from cutaway.errors import ArgumentError, nearest
+from cutaway.progress import Tick, bar
 
 LADDERS: dict[str, tuple[float, ...]] = {
     "linf": (0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 32 / 255),

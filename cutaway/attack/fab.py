@@ -8,10 +8,10 @@ from cutaway.attack.losses import Goal, without
 from cutaway.attack.norms import spread
 from cutaway.attack.oracle import Model
 from cutaway.attack.problem import Problem, pose
-from cutaway.attack.progress import Tick, bar
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper, firm
 from cutaway.attack.walk import at_least
+from cutaway.progress import Tick, bar
 
 BIAS = 0.1  # the largest weight of the step from the clean image
 OVERSHOOT = 1.05

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from cutaway.attack.panel import NORM_NAMES
 from cutaway.errors import ArgumentError, nearest
+from cutaway.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONTROL = "random noise"
-Z95 = 1.959963984540054
 
 
 class Rate(NamedTuple):
@@ -38,10 +38,7 @@ def wilson(hits: int, count: int) -> Rate:
     >>> print(wilson(98, 100))
     98.0 % (93.0–99.4)
     """
-    share, z2 = hits / count, Z95**2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = Z95 / (1 + z2 / count) * (share * (1 - share) / count + z2 / (4 * count**2)) ** 0.5
-    return Rate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
+    return Rate(hits / count, *wilson_interval(hits, count))
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from cutaway.attack.draws import Draws
 from cutaway.attack.norms import spread
 from cutaway.attack.oracle import Model
 from cutaway.attack.problem import Problem, pose
-from cutaway.attack.progress import Tick, bar
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper
 from cutaway.attack.walk import at_least, named_loss
 from cutaway.errors import ArgumentError
+from cutaway.progress import Tick, bar
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which the square's area halves
 

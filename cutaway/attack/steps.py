@@ -6,10 +6,10 @@ from torch import Tensor
 from cutaway.attack.losses import LOSSES
 from cutaway.attack.oracle import Model
 from cutaway.attack.problem import pose
-from cutaway.attack.progress import bar
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper
 from cutaway.attack.walk import at_least, named_loss
+from cutaway.progress import bar
 
 
 def random_noise(

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from cutaway.attack.losses import LOSSES, Loss
 from cutaway.attack.problem import Problem
-from cutaway.attack.progress import Tick, bar
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper
 from cutaway.errors import ArgumentError, nearest
+from cutaway.progress import Tick, bar
 
 
 def named_loss(loss: str) -> Loss:

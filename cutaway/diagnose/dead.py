@@ -13,10 +13,10 @@ from cutaway import graph as G
 from cutaway.diagnose import picture
 from cutaway.diagnose.files import save
 from cutaway.diagnose.layers import layers
-from cutaway.diagnose.progress import track
 from cutaway.diagnose.units import active_units, rectifier
 from cutaway.diagnose.verdict import DEAD, called
 from cutaway.errors import ArgumentError
+from cutaway.progress import track
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,12 +15,12 @@ from cutaway.diagnose import picture
 from cutaway.diagnose.files import save
 from cutaway.diagnose.layers import Layer, layers
 from cutaway.diagnose.loss import Loss, adjoint_of_outputs, repeatable
-from cutaway.diagnose.progress import track
 from cutaway.diagnose.singular import Singular, singular
 from cutaway.diagnose.units import example_norm, precise
 from cutaway.diagnose.verdict import HEALTHY, Finding, called, judge, summary
 from cutaway.errors import ArgumentError
 from cutaway.graph.walks import pullback
+from cutaway.progress import track
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

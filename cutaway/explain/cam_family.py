@@ -15,7 +15,7 @@ from cutaway.explain.frame import Found, attribute, numbers, repeats, settled
 from cutaway.explain.layers import map_node, spatial_nodes
 from cutaway.explain.layouts import CONVOLUTIONS
 from cutaway.explain.objective import Objective, Of, Target
-from cutaway.explain.progress import track
+from cutaway.progress import track
 
 if TYPE_CHECKING:
     from cutaway.graph import Node

@@ -20,9 +20,9 @@ from cutaway.explain.frame import GAP, PASSES, checked, on
 from cutaway.explain.methods import MAPS, SIGNED
 from cutaway.explain.objective import Objective
 from cutaway.explain.picture import ENDINGS, spelled
-from cutaway.explain.progress import track
 from cutaway.explain.randomize import cascade, copied, redraw_
 from cutaway.explain.similarity import magnitude, rank_correlation, ssim
+from cutaway.progress import track
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

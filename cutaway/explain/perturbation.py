@@ -16,7 +16,7 @@ from cutaway.explain.attribution import INTERPOLATION, Attribution
 from cutaway.explain.curves import Fill, filling
 from cutaway.explain.frame import Found, attribute, numbers, repeats, settled
 from cutaway.explain.objective import Objective, Of, Target
-from cutaway.explain.progress import track
+from cutaway.progress import track
 
 Sizes = int | Sequence[int] | None
 

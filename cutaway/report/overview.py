@@ -1,8 +1,8 @@
 """The top of the page: what was trained and how it went, in one paragraph and a row of numbers."""
 
+from cutaway.intervals import wilson_interval
 from cutaway.report.subject import Subject
 from cutaway.report.words import count, duration, percent, short
-from cutaway.train import wilson_interval
 
 
 def title(subject: Subject) -> str:

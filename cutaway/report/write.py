@@ -4,11 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
 from torch import nn
 
 from cutaway.errors import RunFolderError
+from cutaway.progress import track
 from cutaway.report import adversarial, explanation, mistakes, network, overview, provenance, signals, training
 from cutaway.report.page import Page, Section, render
 from cutaway.report.subject import Subject, read_subject
@@ -46,13 +45,7 @@ def write(folder: str | Path, *, data: Any = None, model: nn.Module | None = Non
     cutaway.errors.RunFolderError: no such folder holds no run: run.json is missing; give a run folder
     """
     subject = read_subject(Path(folder), data, model)
-    chapters = track(
-        CHAPTERS.items(),
-        description="writing the report",
-        console=Console(stderr=True),
-        transient=True,
-        disable=not (progress and Console(stderr=True).is_terminal),
-    )
+    chapters = track(CHAPTERS.items(), "writing the report", progress)
     sections = [chapter(title, make, subject) for title, make in chapters]
     page = Page(overview.title(subject), overview.lede(subject), overview.facts(subject), sections, footer(subject))
     path = Path(folder) / REPORT

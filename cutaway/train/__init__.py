@@ -1,5 +1,6 @@
 """Training: the loop, its settings by name, and the run folder it leaves."""
 
+from cutaway.intervals import wilson_interval
 from cutaway.train.few_labels import PseudoLabels, contrast, pretrain, pseudo_labels
 from cutaway.train.gradients import autograd_step, engine_step, make_step
 from cutaway.train.job import make_model, mean_and_sd, run
@@ -7,7 +8,7 @@ from cutaway.train.loop import fit
 from cutaway.train.losses import LOSSES
 from cutaway.train.many import fit_many
 from cutaway.train.measure import Evaluation, evaluate, predict
-from cutaway.train.metrics import METRICS, wilson_interval
+from cutaway.train.metrics import METRICS
 from cutaway.train.optimizers import OPTIMIZERS, RMSpropInside
 from cutaway.train.processes import rank
 from cutaway.train.range_test import RangeTest, range_test

@@ -32,7 +32,7 @@ def train_epoch(job: Job) -> bool:
         if job.wish.stop:
             return False
         keep(job)
-        job.show(state.total, note=job.note)
+        job.tick(job.note, state.total)
     return True
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cutaway.errors import ArgumentError
+from cutaway.progress import bar
 from cutaway.rng import derive
 from cutaway.train import processes
 from cutaway.train.batches import Augment, Source, make_source
@@ -23,7 +24,6 @@ from cutaway.train.measure import evaluate, placement
 from cutaway.train.metrics import metric_functions
 from cutaway.train.opening import check_arrays, describe, open_job
 from cutaway.train.optimizers import make_optimizer, parameter_groups
-from cutaway.train.progress import training_bar
 from cutaway.train.record import (
     RUN,
     WEIGHTS,
@@ -207,8 +207,8 @@ def _train(job: Job, progress: bool) -> str:
     state, settings = job.state, job.settings
     steps = job.source.steps
     total = None if steps is None else steps * settings.epochs
-    with interruptible() as wish, training_bar(total, progress) as show:
-        job.wish, job.show = wish, show
+    with interruptible() as wish, bar("training", total, progress) as tick:
+        job.wish, job.tick = wish, tick
         check(job)
         while state.epoch < settings.epochs:
             if state.stopped or (settings.patience is not None and state.stale >= settings.patience):

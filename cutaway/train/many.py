@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import ArgumentError, NonFiniteError
+from cutaway.intervals import wilson_interval
+from cutaway.progress import bar
 from cutaway.train.batches import Arrays, Augment, make_source
 from cutaway.train.checkpoint import save_checkpoint
 from cutaway.train.interrupt import interruptible
@@ -16,9 +18,8 @@ from cutaway.train.loop import isolated
 from cutaway.train.losses import loss_function
 from cutaway.train.many_state import Many, Sums, blocks, go_on, measure, over, size_of, tree
 from cutaway.train.measure import Evaluation, placement
-from cutaway.train.metrics import HIGHER_IS_BETTER, metric_functions, wilson_interval
+from cutaway.train.metrics import HIGHER_IS_BETTER, metric_functions
 from cutaway.train.opening import check_arrays
-from cutaway.train.progress import training_bar
 from cutaway.train.record import open_folder
 from cutaway.train.replicates import Replicates
 from cutaway.train.schedules import schedule_function
@@ -176,7 +177,7 @@ def _train(job: Many, validation: Any, progress: bool) -> str:
     settings = job.settings
     schedule = schedule_function(settings.schedule, settings.warm_up)
     whole = max(job.source.steps * settings.epochs, 1)
-    with interruptible() as wish, training_bar(whole, progress, f"training {len(job.seeds)} replicates") as show:
+    with interruptible() as wish, bar(f"training {len(job.seeds)} replicates", whole, progress) as tick:
         began = time.monotonic() - job.seconds
         for epoch in range(len(job.history), settings.epochs):
             if over(job):
@@ -193,7 +194,7 @@ def _train(job: Many, validation: Any, progress: bool) -> str:
                     job.total += 1
                 meter.flush(len(job.seeds))
                 _look(job, meter, epoch)
-                show(job.total, note=f"epoch {epoch + 1} · loss {float(meter.means()['loss'].mean()):.4f}")
+                tick(f"epoch {epoch + 1} · loss {float(meter.means()['loss'].mean()):.4f}", job.total)
                 if wish.stop:
                     return "interrupted"
             _end_epoch(job, meter, validation, epoch)

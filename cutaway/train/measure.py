@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import DataError
+from cutaway.intervals import wilson_interval
 from cutaway.train.batches import in_order
 from cutaway.train.losses import Loss
-from cutaway.train.metrics import Metric, metric_functions, per_example, wilson_interval
+from cutaway.train.metrics import Metric, metric_functions, per_example
 
 
 @dataclass(frozen=True)

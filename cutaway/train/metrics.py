@@ -1,9 +1,7 @@
 """Metrics: functions of `(outputs, targets)` to one value per example, so that any batching gives the same mean."""
 
-import math
 from collections.abc import Callable, Iterable
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -78,25 +76,3 @@ def per_example(values: Tensor, count: int) -> Tensor:
     if values.shape[0] != count:
         raise ArgumentError(f"a loss or metric gave shape {tuple(values.shape)} for {count} examples; give (N,) or ()")
     return values if values.dim() == 1 else values.flatten(1).mean(1)
-
-
-def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a proportion that keeps its coverage near 0 and 1.
-
-    Args:
-        successes: how many of the n were right, 0 … n.
-        n: number of trials, at least 1.
-        confidence: coverage, in (0, 1).
-
-    Source: Wilson, Probable inference, the law of succession, and statistical inference, 1927.
-
-    >>> tuple(round(end, 4) for end in wilson_interval(98, 100))
-    (0.93, 0.9945)
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise ArgumentError(f"{successes} successes of {n} trials: expected 0 ≤ successes ≤ n and n ≥ 1")
-    z = math.sqrt(2) * torch.erfinv(torch.tensor(confidence, dtype=torch.float64)).item()
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)

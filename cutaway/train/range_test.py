@@ -8,13 +8,13 @@ from typing import Any
 from torch import nn
 
 from cutaway.errors import ArgumentError
+from cutaway.progress import bar
 from cutaway.train.batches import make_source
 from cutaway.train.gradients import make_step
 from cutaway.train.loop import isolated
 from cutaway.train.losses import loss_function
 from cutaway.train.measure import placement
 from cutaway.train.optimizers import make_optimizer, parameter_groups
-from cutaway.train.progress import training_bar
 from cutaway.train.settings import make_settings
 
 _SMOOTH, _EXPLODED = 0.9, 4.0  # share of the past in the smoothed loss; times the least loss where the test ends
@@ -98,7 +98,7 @@ def range_test(
     step = make_step(trained, loss_function(chosen.loss, chosen.label_smoothing), weights)
     rates: list[float] = []
     losses: list[float] = []
-    with isolated(where, chosen.seed), training_bar(steps, progress, "range test") as show:
+    with isolated(where, chosen.seed), bar("range test", steps, progress) as tick:
         for x, y in _endless(source, steps):
             rate = low * (high / low) ** (len(rates) / (steps - 1))
             for group in optimizer.param_groups:
@@ -109,7 +109,7 @@ def range_test(
             optimizer.step()
             rates.append(rate)
             losses.append(_smoothed(losses, float(value)))
-            show(len(rates), note=f"rate {rate:.2g} · loss {losses[-1]:.3g}")
+            tick(f"rate {rate:.2g} · loss {losses[-1]:.3g}", len(rates))
             if not losses[-1] < _EXPLODED * min(losses):
                 break
     known = [loss if math.isfinite(loss) else math.inf for loss in losses]

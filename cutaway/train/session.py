@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cutaway.progress import Tick
 from cutaway.train.batches import Augment, Source
 from cutaway.train.checkpoint import save_checkpoint
 from cutaway.train.gradients import Step
 from cutaway.train.interrupt import Wish
 from cutaway.train.losses import Loss
-from cutaway.train.progress import Show
 from cutaway.train.record import WEIGHTS, write_weights
 from cutaway.train.schedules import Schedule
 from cutaway.train.settings import Settings
@@ -61,7 +61,7 @@ class Job:
     adversary: Adversary | None = None
     callbacks: tuple[Callback, ...] = ()
     checkpoint_every: int | None = None
-    show: Show = field(default=lambda done, **_: None)
+    tick: Tick = field(default=lambda note="", done=None: None)
     wish: Wish = field(default_factory=Wish)
     snapshot: dict[str, Any] | None = None
     began: float = field(default_factory=time.monotonic)

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cutaway.errors import ArgumentError
+from cutaway.progress import track
 from cutaway.rng import generator
 from cutaway.visualize import picture
 from cutaway.visualize.network import Network, home, network, of_layers
 from cutaway.visualize.objective import Objective
-from cutaway.visualize.progress import track
 from cutaway.visualize.targets import guide as likeness
 from cutaway.visualize.targets import layer as whole_layer
 

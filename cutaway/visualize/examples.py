@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from cutaway import graph as G
 from cutaway.data import Dataset
 from cutaway.errors import ArgumentError, nearest
+from cutaway.progress import track
 from cutaway.visualize import picture
 from cutaway.visualize.field import Field, receptive_field
 from cutaway.visualize.network import home
-from cutaway.visualize.progress import track
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cutaway.errors import ArgumentError, NonFiniteError
+from cutaway.progress import track
 from cutaway.rng import generator
 from cutaway.visualize import picture
 from cutaway.visualize.network import Network, home, network, of_image, of_layers
 from cutaway.visualize.objective import IMAGE, Objective
 from cutaway.visualize.parametrize import Canvas, Parametrization, parametrization_of
-from cutaway.visualize.progress import track
 from cutaway.visualize.targets import logit
 from cutaway.visualize.transform import ROBUST, Transformation, transformed
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from cutaway import graph as G
 from cutaway.errors import ArgumentError, nearest
+from cutaway.progress import track
 from cutaway.rng import generator
 from cutaway.visualize import picture
 from cutaway.visualize.dream import _image, _resized
 from cutaway.visualize.network import Network, home, network
 from cutaway.visualize.objective import IMAGE, Objective, custom
-from cutaway.visualize.progress import track
 from cutaway.visualize.targets import total_variation
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ import torch
 from scipy.stats import binomtest
 
 from cutaway.errors import ArgumentError, LookupFailure
+from cutaway.intervals import wilson_interval
 from cutaway.rng import generator
-from cutaway.train.metrics import accuracy, metric_functions, per_example, top5, wilson_interval
+from cutaway.train.metrics import accuracy, metric_functions, per_example, top5
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (1, 10), (355, 359), (359, 359), (5000, 10000)])
