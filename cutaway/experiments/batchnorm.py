@@ -14,7 +14,7 @@ from torch import nn
 
 from cutaway import nets
 from cutaway.data import load
-from cutaway.experiments.result import Result, axes_of
+from cutaway.experiments.result import Result, axes_of, finished, measured
 from cutaway.train import fit_many, spread
 
 RATES = (0.1, 0.5)  # the rate both can be trained with, and five times as much
@@ -45,21 +45,20 @@ def batchnorm(seeds: int = 5, examples: int = 6000, epochs: int = 15, progress: 
             model = nets.make("mlp", 784, 100, 100, 100, 10, seed=seed, activation="sigmoid", norm=norm)
             return nets.initialize(model, "xavier", seed=seed)
 
-        found[name] = fit_many(
+        found[name] = finished(fit_many(
             make, train, validation, test, seeds=range(seeds), epochs=epochs, batch_size=60, optimizer="sgd", lr=rate,
             schedule="constant", restore_best=False, progress=progress,
-        )  # fmt: skip
+        ))  # fmt: skip
     per_epoch = examples // 60
     curves = {name: runs.history["validation_accuracy"].mean(1).tolist() for name, runs in found.items()}
     goal = max(curves[f"without, rate {RATES[0]}"])  # as in the paper: what the plain network reaches at its rate
     rows = []
     for name, runs in found.items():
-        tested = spread(100 * one["accuracy"] for one in runs.test)
         reached = next((epoch for epoch, value in enumerate(curves[name], 1) if value >= goal), None)
         steps = None if reached is None else reached * per_epoch
         rows.append({
             "network": name, f"steps to {100 * goal:.1f} %": steps, "validation accuracy %": 100 * curves[name][-1],
-            "test accuracy %": tested.mean, "sd": tested.sd, "low": tested.low, "high": tested.high, "n": tested.n,
+            **measured("test accuracy %", spread(100 * one["accuracy"] for one in runs.test)),
         })  # fmt: skip
     settings = {"seeds": seeds, "examples": examples, "epochs": epochs, "steps per epoch": per_epoch, "goal": goal}
     return Result("batchnorm", tuple(rows), read(rows), settings, draw, curves)

@@ -19,11 +19,12 @@ import torch
 
 from cutaway import nets
 from cutaway.data import augmentation, load
-from cutaway.experiments.result import Result, axes_of
+from cutaway.errors import nearest
+from cutaway.experiments.result import Result, axes_of, tested
 from cutaway.train import fit, spread
 
 PUBLISHED = {"plain20": None, "plain56": None, "resnet20": 8.75, "resnet56": 6.97, "resnet110": 6.43}
-_PUT = augmentation("flip", ("shift", {"pixels": 4, "fill": 0.0}))
+_MOVED = augmentation("flip", ("shift", {"pixels": 4, "fill": 0.0}))
 
 
 def depth(
@@ -46,8 +47,14 @@ def depth(
         device: where to train.
         progress: show a bar on the terminal.
 
+    Raises:
+        LookupFailure: for an unknown network.
+
     >>> depth(["plain20", "resnet20"], examples=500).plot()  # doctest: +SKIP
     """
+    for name in networks:
+        if name not in PUBLISHED:
+            raise nearest(name, PUBLISHED, "network")
     whole, _, test = load("cifar10")
     train = whole if full else whole[:examples]
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -63,13 +70,9 @@ def depth(
         losses, errors = [], []
         for seed in range(seeds):
             model = nets.normalized(nets.make(f"{name}_cifar", seed=seed), nets.IMAGENET["mean"], nets.IMAGENET["std"])
-            run = fit(
-                model, train, test=test, device=place, augment=_PUT, seed=seed, progress=progress, **settings,
-            )  # fmt: skip
+            run = fit(model, train, test=test, device=place, augment=_MOVED, seed=seed, progress=progress, **settings)
             losses.append(run.history["loss"])
-            if run.test is None:
-                raise KeyboardInterrupt
-            errors.append(100 * (1 - run.test["accuracy"]))
+            errors.append(100 * (1 - tested(run)["accuracy"]))
         curves[name] = [sum(values) / seeds for values in zip(*losses, strict=True)]
         found = spread(errors)
         rows.append({

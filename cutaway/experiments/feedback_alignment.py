@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from cutaway import nets
 from cutaway.data import Dataset, load
-from cutaway.experiments.result import Result, axes_of
+from cutaway.experiments.result import Result, axes_of, measured, tested
 from cutaway.graph import rules
 from cutaway.train import Epoch, engine_step, fit, spread
 from cutaway.train.losses import cross_entropy
@@ -70,13 +70,8 @@ def feedback_alignment(seeds: int = 5, epochs: int = 20, progress: bool = True) 
                 for seed in range(seeds)
             ]
             errors = spread(100 * (1 - one["accuracy"]) for one in found)
-            row = {"network": network, "way back": way, "test error %": errors.mean, "sd": errors.sd}
-            row |= {
-                "low": errors.low,
-                "high": errors.high,
-                "n": seeds,
-                "train loss": _mean([one["loss"] for one in found]),
-            }
+            row = {"network": network, "way back": way, **measured("test error %", errors)}
+            row |= {"train loss": _mean([one["loss"] for one in found])}
             if found[0]["angles"]:
                 row |= {"angle at start": _mean([one["angles"][0] for one in found])}
                 row |= {"angle at end": _mean([one["angles"][-1] for one in found])}
@@ -107,9 +102,7 @@ def _one(
     frozen = [name for name in names if not name.startswith(last)] if way == "output layer alone" else []
     settings = {"epochs": epochs, "batch_size": 32, "optimizer": "adam", "lr": 1e-3, "freeze": frozen, "seed": seed}
     run = fit(model, train, validation, test, rules=rule, callbacks=[look], progress=progress, **settings)
-    if run.test is None:
-        raise KeyboardInterrupt
-    return {"accuracy": run.test["accuracy"], "loss": run.history["loss"][-1], "angles": angles}
+    return {"accuracy": tested(run)["accuracy"], "loss": run.history["loss"][-1], "angles": angles}
 
 
 def _mean(values: list[float]) -> float:

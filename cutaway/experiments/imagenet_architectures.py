@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from cutaway import nets
+from cutaway.errors import nearest
 from cutaway.experiments.result import Result, axes_of
 
 # name: year, published weight layers, parameters (millions), multiply-adds (billions), top-5 error
@@ -63,11 +64,16 @@ def imagenet_architectures(names: tuple[str, ...] = tuple(PUBLISHED)) -> Result:
     Args:
         names: which, of `PUBLISHED`.
 
+    Raises:
+        LookupFailure: for an unknown name.
+
     >>> imagenet_architectures(("alexnet",)).column("parameters")
     [61100840]
     """
     rows = []
     for name in names:
+        if name not in PUBLISHED:
+            raise nearest(name, PUBLISHED, "network")
         year, layers, parameters, adds, error = PUBLISHED[name]
         with torch.device("meta"):
             model = nets.NAMES[name]()

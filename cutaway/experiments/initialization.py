@@ -14,7 +14,7 @@ from torch import nn
 from cutaway import nets
 from cutaway.data import load
 from cutaway.diagnose import histograms
-from cutaway.experiments.result import Result, axes_of
+from cutaway.experiments.result import Result, axes_of, finished, measured
 from cutaway.train import fit_many, spread
 
 LAYERS, WIDTH = 10, 64
@@ -58,13 +58,12 @@ def initialization(seeds: int = 5, epochs: int = 10, progress: bool = True) -> R
                 [layer.std for layer in hidden],
                 [layer.gradient_norm for layer in hidden],
             ]
-            runs = fit_many(models, train, test=test, seeds=range(seeds), progress=progress, **settings)
-            found = spread(100 * one["accuracy"] for one in runs.test)
+            runs = finished(fit_many(models, train, test=test, seeds=range(seeds), progress=progress, **settings))
             rows.append({
                 "activation": activation, "scheme": scheme,
                 "sd, first layer": hidden[0].std, "sd, last": hidden[-1].std,
                 "gradient, first": hidden[0].gradient_norm, "gradient, last": hidden[-1].gradient_norm,
-                "test accuracy %": found.mean, "sd": found.sd, "low": found.low, "high": found.high, "n": found.n,
+                **measured("test accuracy %", spread(100 * one["accuracy"] for one in runs.test)),
                 "at the start": seen.verdict,
             })  # fmt: skip
     return Result("initialization", tuple(rows), read(rows), {"seeds": seeds, "epochs": epochs}, draw, curves)

@@ -20,7 +20,7 @@ Source: LeCun et al., "Backpropagation applied to handwritten zip code recogniti
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cutaway import nets
-from cutaway.data import NAMES
+from cutaway.data import NAMES, augmentation
 from cutaway.errors import DataError, nearest
-from cutaway.experiments.result import Result, axes_of
+from cutaway.experiments.result import Result, axes_of, finished
 from cutaway.rng import generator
 from cutaway.train import evaluate, fit_many, spread
 from cutaway.train.record import write_atomically
@@ -41,6 +41,7 @@ from cutaway.train.schedules import linear
 
 TRAIN, TEST = 7291, 2007
 PAPER = {"train": 0.14, "test": 5.0}
+shift = augmentation(("shift", {"pixels": 1, "fill": -1.0}))  # by −1, 0 or 1 along both axes; background comes in
 
 
 def squared_error(outputs: Float[Tensor, "n k"], targets: Tensor) -> Float[Tensor, " n"]:
@@ -79,7 +80,7 @@ STEPS: dict[str, Step] = {
     "shifts": Step(2.19, 60, _ADAMW, _LOGITS, shifts=True),
     "relu and dropout": Step(1.59, 80, _ADAMW, _MODERN, shifts=True),
 }
-FULL: dict[str, Step] = {  # days ago this took three of them
+FULL: dict[str, Step] = {  # run with full=True
     "rebuilt, 50,000": Step(2.74, 100, _OLD, digits=50_000),
     "modern, 50,000": Step(1.25, 80, _ADAMW, _MODERN, shifts=True, digits=50_000),
 }
@@ -111,20 +112,6 @@ def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return 2 * x - 1, y
 
 
-def shift(x: Tensor, source: torch.Generator) -> Tensor:
-    """Move each image by −1, 0 or 1 pixel along both axes; background comes in.
-
-    >>> shift(torch.ones(2, 1, 16, 16), torch.Generator()).shape
-    torch.Size([2, 1, 16, 16])
-    """
-    n, _, h, w = x.shape
-    padded = F.pad(x, (1, 1, 1, 1), value=-1.0)
-    start = torch.randint(0, 3, (2, n, 1), generator=source)
-    rows = (start[0] + torch.arange(h)).reshape(n, h, 1)
-    columns = (start[1] + torch.arange(w)).reshape(n, 1, w)
-    return padded[torch.arange(n).reshape(n, 1, 1), 0, rows, columns].unsqueeze(1)
-
-
 def train_step(
     step: Step, data: str, seeds: Sequence[int], progress: bool = True, out: Path | None = None
 ) -> list[dict[str, float]]:
@@ -148,8 +135,7 @@ def train_step(
         out=out,
         **step.training,
     )
-    if runs.status == "interrupted":
-        raise KeyboardInterrupt
+    finished(runs)
     train_errors = [evaluate(model, train, ["error"])["error"] for model in runs.models]
     return [
         {"seed": seed, "test": 100 * found["error"], "train": 100 * error, "seconds": runs.seconds / len(seeds)}
@@ -193,7 +179,7 @@ def lecun1989(
         for name in wanted:
             step = table[name]
             if passes is not None:
-                step = Step(step.published, passes, step.training, step.network, step.shifts, step.digits)
+                step = replace(step, passes=passes)
             if source == "usps" and step.digits > TRAIN:
                 continue
             place = None if out is None else Path(out) / f"{source}-{name}-{step.passes}.json".replace(" ", "-")

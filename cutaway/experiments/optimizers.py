@@ -12,8 +12,8 @@ from torch import nn
 
 from cutaway import nets
 from cutaway.data import load
-from cutaway.experiments.result import Result, axes_of
-from cutaway.train import OPTIMIZERS, Replicates, fit, fit_many, spread
+from cutaway.experiments.result import Result, axes_of, best_rate, finished, measured, tested
+from cutaway.train import OPTIMIZERS, fit, fit_many, spread
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # times the rate the optimiser starts from
 GOAL = 0.1  # training loss by which speed is compared
@@ -48,33 +48,26 @@ def optimizers(seeds: int = 5, epochs: int = 15, progress: bool = True) -> Resul
                 fit(make(s), train, validation, test, optimizer=name, batch_size=len(train), seed=s, **settings)
                 for s in range(seeds)
             ]
+            accuracies = [tested(run)["accuracy"] for run in runs]
             losses = [[run.history["loss"][epoch] for run in runs] for epoch in range(epochs)]
-            accuracies = [run.test["accuracy"] for run in runs if run.test is not None]
             rate = row.lr
         else:
             rates = [factor * row.lr for factor in FACTORS for _ in range(seeds)]
-            many = fit_many(
+            many = finished(fit_many(
                 make, train, validation, test, seeds=list(range(seeds)) * len(FACTORS), lr=rates, optimizer=name,
                 batch_size=32, nonfinite="continue", **settings,
-            )  # fmt: skip
-            first = _best(many, seeds)
+            ))  # fmt: skip
+            first = best_rate(many.history["validation_loss"][-1], seeds)
             losses = many.history["loss"][:, first : first + seeds].tolist()
             accuracies = [one["accuracy"] for one in many.test[first : first + seeds]]
             rate = rates[first]
         curves[name] = [sum(values) / len(values) for values in losses]
-        found = spread(100 * value for value in accuracies)
         reached = next((epoch for epoch, loss in enumerate(curves[name], 1) if loss < GOAL), None)
         rows.append({
             "optimizer": name, "learning rate": rate, f"epochs to loss {GOAL}": reached, "train loss": curves[name][-1],
-            "test accuracy %": found.mean, "sd": found.sd, "low": found.low, "high": found.high, "n": found.n,
+            **measured("test accuracy %", spread(100 * value for value in accuracies)),
         })  # fmt: skip
     return Result("optimizers", tuple(rows), read(rows), {"seeds": seeds, "epochs": epochs}, draw, curves)
-
-
-def _best(many: Replicates, seeds: int) -> int:
-    """Where the replicates of the best rate begin: the least mean validation loss at the end."""
-    last = many.history["validation_loss"][-1].nan_to_num(float("inf")).view(-1, seeds).mean(1)
-    return int(last.argmin()) * seeds
 
 
 def read(rows: list[dict[str, Any]]) -> str:

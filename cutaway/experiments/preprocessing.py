@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 from cutaway import nets
 from cutaway.data import Dataset, fit_preprocessing, load
-from cutaway.experiments.result import Result, axes_of
+from cutaway.errors import ArgumentError
+from cutaway.experiments.result import Result, axes_of, best_rate, finished
 from cutaway.train import fit_many, spread
 
 WAYS = ("none", "center", "scale", "decorrelate", "whiten")
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+EARLY = 5  # epochs after which speed is compared
+_COLUMN = f"loss after {EARLY} epochs"
 EPSILON = 1e-2  # added to variances, as some pixels of the digits are always 0
 
 
@@ -36,13 +40,18 @@ def preprocessing(seeds: int = 5, epochs: int = 20, progress: bool = True) -> Re
 
     Args:
         seeds: replicates of each row.
-        epochs: passes over the digits.
+        epochs: passes over the digits, at least 5.
         progress: show a bar on the terminal.
+
+    Raises:
+        ArgumentError: there are too few epochs to compare the speeds.
 
     >>> preprocessing(seeds=2).plot()  # doctest: +SKIP
     """
+    if epochs < EARLY:
+        raise ArgumentError(f"epochs={epochs}: losses are compared after {EARLY} epochs; give at least as many")
     whole, _, test = load("digits")
-    rates = [rate for rate in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0) for _ in range(seeds)]
+    rates = [rate for rate in RATES for _ in range(seeds)]
     rows, curves = [], {}
     for way in WAYS:
         module = nn.Identity() if way == "none" else fit_preprocessing(whole, way, epsilon=EPSILON)
@@ -54,17 +63,16 @@ def preprocessing(seeds: int = 5, epochs: int = 20, progress: bool = True) -> Re
             def make(seed: int, sizes: tuple[int, ...] = sizes) -> nn.Module:
                 return nets.make("mlp", *sizes, seed=seed)
 
-            many = fit_many(
-                make, train, test=held, seeds=list(range(seeds)) * 6, lr=rates, epochs=epochs, batch_size=32,
+            many = finished(fit_many(
+                make, train, test=held, seeds=list(range(seeds)) * len(RATES), lr=rates, epochs=epochs, batch_size=32,
                 optimizer="sgd", schedule="constant", nonfinite="continue", progress=progress,
-            )  # fmt: skip
-            last = many.history["loss"][-1].nan_to_num(float("inf")).view(6, seeds).mean(1)
-            best = int(last.argmin()) * seeds
+            ))  # fmt: skip
+            best = best_rate(many.history["loss"][-1], seeds)
             losses = many.history["loss"][:, best : best + seeds].mean(1).tolist()
             found = spread(100 * one["accuracy"] for one in many.test[best : best + seeds])
             rows.append({
                 "network": network, "preprocessing": way, "largest eigenvalue": float(values[0]),
-                "condition": float(kept[0] / kept[-1]), "learning rate": rates[best], "loss after 5 epochs": losses[4],
+                "condition": float(kept[0] / kept[-1]), "learning rate": rates[best], _COLUMN: losses[EARLY - 1],
                 "train loss": losses[-1], "test accuracy %": found.mean, "sd": found.sd, "n": found.n,
             })  # fmt: skip
             curves[f"{network}, {way}"] = losses
@@ -82,12 +90,12 @@ def read(rows: list[dict[str, Any]]) -> str:
     said = []
     for network in ("linear", "perceptron"):
         found = [row for row in rows if row["network"] == network]
-        order = sorted(found, key=lambda row: row["loss after 5 epochs"])
-        said.append(f"{network}: " + ", ".join(f"{r['preprocessing']} {r['loss after 5 epochs']:.3g}" for r in order))
+        order = sorted(found, key=lambda row: row[_COLUMN])
+        said.append(f"{network}: " + ", ".join(f"{r['preprocessing']} {r[_COLUMN]:.3g}" for r in order))
     first = [row for row in rows if row["network"] == "linear"]
     conditions = ", ".join(f"{row['preprocessing']} {row['condition']:.3g}" for row in first)
     return (
-        f"Condition number of the Hessian: {conditions}. Training loss after 5 epochs, each at its best rate, "
+        f"Condition number of the Hessian: {conditions}. Training loss after {EARLY} epochs, each at its best rate, "
         f"lowest first: {'; '.join(said)}."
     )
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from cutaway import nets
 from cutaway.data import augmentation, load
-from cutaway.experiments.result import Result, axes_of
+from cutaway.experiments.result import Result, axes_of, finished
 from cutaway.train import evaluate, fit_many, spread
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -53,7 +53,7 @@ def regularization(seeds: int = 10, examples: int = 200, epochs: int = 60, progr
         build = partial(make, dropout=own.pop("dropout", 0.0))
         settings = {"epochs": epochs, "batch_size": 20, "lr": 1e-3, "schedule": "constant", "progress": progress} | own
         kept = "patience" in own
-        runs = fit_many(build, train, validation, test, seeds=range(seeds), restore_best=kept, **settings)
+        runs = finished(fit_many(build, train, validation, test, seeds=range(seeds), restore_best=kept, **settings))
         found = spread(100 * one["accuracy"] for one in runs.test)
         fitted = spread(100 * evaluate(model, train, ["accuracy"])["accuracy"] for model in runs.models)
         loss = spread(evaluate(model, test, ["cross_entropy"])["cross_entropy"] for model in runs.models)

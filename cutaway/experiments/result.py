@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from cutaway.errors import ArgumentError
+from cutaway.train import Evaluation, Replicates, Run, Spread
 from cutaway.train.record import environment, write_atomically
 
 
@@ -76,6 +80,51 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows([dict(row) for row in rows])
     return text.getvalue()
+
+
+def measured(column: str, found: Spread) -> dict[str, float]:
+    """The columns of a number measured on several replicates: mean, deviation, 95 % interval of the mean, number.
+
+    >>> measured("error %", Spread(2.0, 0.5, 3, 0.8, 3.2))
+    {'error %': 2.0, 'sd': 0.5, 'low': 0.8, 'high': 3.2, 'n': 3}
+    """
+    return {column: found.mean, "sd": found.sd, "low": found.low, "high": found.high, "n": found.n}
+
+
+def finished(runs: Replicates) -> Replicates:
+    """Replicates that were trained to their end.
+
+    Raises:
+        KeyboardInterrupt: training was interrupted, and the experiment with it.
+    """
+    if runs.status == "interrupted":
+        raise KeyboardInterrupt
+    return runs
+
+
+def tested(run: Run) -> Evaluation:
+    """What a run measured on its test data.
+
+    Raises:
+        KeyboardInterrupt: training was interrupted, and the experiment with it.
+    """
+    if run.test is None:
+        raise KeyboardInterrupt
+    return run.test
+
+
+def best_rate(losses: Float[Tensor, " r"], seeds: int) -> int:
+    """Where the replicates of the best rate begin: that with the least mean loss, NaN counting as infinite.
+
+    Args:
+        losses: of all replicates `(R,)`, rate after rate, `seeds` of each.
+        seeds: replicates of each rate.
+
+    >>> import torch
+    >>> best_rate(torch.tensor([3.0, 3.0, 1.0, 2.0, 0.0, float("nan")]), seeds=2)
+    2
+    """
+    return int(losses.nan_to_num(float("inf")).view(-1, seeds).mean(1).argmin()) * seeds
 
 
 def axes_of(width: float = 5.0, height: float = 3.4, columns: int = 1) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from cutaway import nets
 from cutaway.data import load
-from cutaway.experiments.result import Result, axes_of
+from cutaway.experiments.result import Result, axes_of, finished, measured
 from cutaway.train import SCHEDULES, fit_many, range_test, spread
 
 RATES = (3e-4, 3e-3, 3e-2, 0.1, 0.3, 1.0, 3.0)
@@ -41,8 +41,8 @@ def schedules(seeds: int = 5, epochs: int = 12, rate: float = 0.1, progress: boo
     common: dict[str, Any] = {"epochs": epochs, "batch_size": 32, "optimizer": "momentum", "restore_best": False}
     common |= {"progress": progress, "nonfinite": "continue"}
     rates = [one for one in RATES for _ in range(seeds)]
-    many = fit_many(
-        make, train, test=test, seeds=list(range(seeds)) * len(RATES), lr=rates, schedule="constant", **common
+    many = finished(
+        fit_many(make, train, test=test, seeds=list(range(seeds)) * len(RATES), lr=rates, schedule="constant", **common)
     )
     rows, curves = [], {}
     for number, one in enumerate(RATES):
@@ -51,7 +51,7 @@ def schedules(seeds: int = 5, epochs: int = 12, rate: float = 0.1, progress: boo
         rows.append(_row(f"constant {one:g}", one, losses, [each["accuracy"] for each in many.test[part]]))
         curves[rows[-1]["schedule"]] = losses
     for name in [name for name in SCHEDULES if name != "constant"]:
-        runs = fit_many(make, train, test=test, seeds=range(seeds), lr=rate, schedule=name, **common)
+        runs = finished(fit_many(make, train, test=test, seeds=range(seeds), lr=rate, schedule=name, **common))
         losses = runs.history["loss"].mean(1).tolist()
         rows.append(_row(name, rate, losses, [each["accuracy"] for each in runs.test]))
         curves[name] = losses
@@ -62,9 +62,8 @@ def schedules(seeds: int = 5, epochs: int = 12, rate: float = 0.1, progress: boo
 
 
 def _row(name: str, rate: float, losses: list[float], accuracies: list[float]) -> dict[str, Any]:
-    found = spread(100 * value for value in accuracies)
-    row = {"schedule": name, "learning rate": rate, "train loss": losses[-1], "test accuracy %": found.mean}
-    return row | {"sd": found.sd, "low": found.low, "high": found.high, "n": found.n}
+    row = {"schedule": name, "learning rate": rate, "train loss": losses[-1]}
+    return row | measured("test accuracy %", spread(100 * value for value in accuracies))
 
 
 def read(rows: list[dict[str, Any]], suggestion: float) -> str:

@@ -17,7 +17,7 @@ from torch import nn
 from cutaway import nets
 from cutaway.data import Dataset, load, stratified
 from cutaway.data.files import find
-from cutaway.experiments.result import Result, axes_of
+from cutaway.experiments.result import Result, axes_of, measured, tested
 from cutaway.train import fit, predict, spread
 
 WAYS = ("from scratch", "head only", "fine-tuned")
@@ -66,8 +66,7 @@ def transfer(
             found = spread(
                 100 * _one(way, _few(whole, count, seed), test, path, steps, seed, progress) for seed in range(seeds)
             )
-            row = {"labels": count, "way": way, "test accuracy %": found.mean, "sd": found.sd}
-            rows.append(row | {"low": found.low, "high": found.high, "n": found.n})
+            rows.append({"labels": count, "way": way, **measured("test accuracy %", found)})
     return Result("transfer", tuple(rows), read(rows), {"labels": list(labels), "seeds": seeds, "steps": steps}, draw)
 
 
@@ -84,7 +83,7 @@ def _one(way: str, train: Dataset, test: Dataset, weights: Path, steps: int, see
     epochs = max(1, round(steps * batch / len(train)))
     settings: dict[str, Any] = {"epochs": epochs, "batch_size": batch, "seed": seed, "progress": progress}
     if way == "head only":  # the features are computed once
-        body, head = nn.Sequential(*_parts(model)[0]), nn.Sequential(*_parts(model)[1])
+        body, head = _parts(model)
         pairs = [(predict(body, data.x), data.y) for data in (train, test)]
         run = fit(head, pairs[0], test=pairs[1], lr=3e-3, **settings)
     else:
@@ -92,27 +91,14 @@ def _one(way: str, train: Dataset, test: Dataset, weights: Path, steps: int, see
         run = fit(
             model, train, test=test, lr=1e-3 if way == "from scratch" else 1e-4, rates=rates, clip=1.0, **settings
         )
-    if run.test is None:
-        raise KeyboardInterrupt
-    return run.test["accuracy"]
+    return tested(run)["accuracy"]
 
 
-class _Prepared(nn.Module):
-    """The normalisation of a network, without the network."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.inner = nets.normalized(nn.Identity(), model.mean.flatten(), model.std.flatten(), size=SIDE)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Give what the network's first layer sees."""
-        return self.inner(x)
-
-
-def _parts(model: Any) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The layers up to the features, and the head."""
+def _parts(model: Any) -> tuple[nn.Module, nn.Module]:
+    """From images to features, and from features to logits."""
     network = model.model
-    return [_Prepared(model), network.features], [network.classifier, nn.Flatten()]
+    body = nets.normalized(network.features, model.mean.flatten(), model.std.flatten(), size=SIDE)
+    return body, nn.Sequential(network.classifier, nn.Flatten())
 
 
 def read(rows: list[dict[str, Any]]) -> str:
