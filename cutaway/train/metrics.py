@@ -14,6 +14,7 @@ Metric = Callable[[Tensor, Tensor], Tensor]
 def accuracy(outputs: Float[Tensor, "n k *d"], targets: Int[Tensor, "n *d"]) -> Float[Tensor, " n"]:
     """1 where the largest logit is the target class, else 0; one logit alone is compared with 0.
 
+    >>> import torch
     >>> accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
     tensor([1., 0.])
     """
@@ -26,6 +27,7 @@ def accuracy(outputs: Float[Tensor, "n k *d"], targets: Int[Tensor, "n *d"]) -> 
 def error(outputs: Float[Tensor, "n k"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """1 − accuracy.
 
+    >>> import torch
     >>> error(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
     tensor([0., 1.])
     """
@@ -35,6 +37,7 @@ def error(outputs: Float[Tensor, "n k"], targets: Int[Tensor, " n"]) -> Float[Te
 def top5(outputs: Float[Tensor, "n k"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """1 where the target class is among the five largest logits, else 0.
 
+    >>> import torch
     >>> top5(torch.arange(7.0)[None], torch.tensor([1])).item(), top5(torch.arange(7.0)[None], torch.tensor([2])).item()
     (0.0, 1.0)
     """
@@ -68,6 +71,7 @@ def metric_functions(metrics: Iterable[str | Metric]) -> dict[str, Metric]:
 def per_example(values: Tensor, count: int) -> Tensor:
     """Give a metric's or a loss's result one value per example; a scalar stands for all of them.
 
+    >>> import torch
     >>> per_example(torch.tensor(2.0), 3)
     tensor([2., 2., 2.])
     """
