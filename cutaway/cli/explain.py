@@ -59,14 +59,10 @@ def explain(
         rows.add_row(name, "" if found.score is None else f"{found.score:.2f}", found.warning)
     out.print(rows)
     if maps:
-        explained = next(iter(maps.values())).target
-        title = opened.class_name(int(explained[0])) if explained is not None else "the output"
-        figure = explaining.panel(x[0], maps, f"what speaks for {title}") if x.dim() == 4 else _first(maps).plot()
+        first = next(iter(maps.values()))
+        title = opened.class_name(int(first.target[0])) if first.target is not None else "the output"
+        figure = explaining.panel(x[0], maps, f"what speaks for {title}") if x.dim() == 4 else first.plot()
         wrote(reporting.save_figure(figure, to))
-
-
-def _first(maps: dict[str, explaining.Attribution]) -> explaining.Attribution:
-    return next(iter(maps.values()))
 
 
 def _tell_classes(opened: reporting.Opened, x: Tensor, true: int | None) -> None:

@@ -3,8 +3,8 @@
 from cutaway.explain.attention import AttentionMaps, attention_maps, attention_rollout
 from cutaway.explain.attribution import Attribution
 from cutaway.explain.averages import integrated_gradients, smooth_grad, var_grad
-from cutaway.explain.cam import grad_cam, guided_grad_cam
-from cutaway.explain.cam_family import cam, grad_cam_plus_plus, layer_cam, score_cam
+from cutaway.explain.cam import grad_cam, grad_cam_plus_plus, guided_grad_cam, layer_cam
+from cutaway.explain.cam_family import cam, score_cam
 from cutaway.explain.check import Check, check
 from cutaway.explain.classical import Classical, classical
 from cutaway.explain.curves import Curve

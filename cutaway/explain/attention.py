@@ -1,12 +1,11 @@
 """What attention looks at: the weights of every attention in a model, and how they add up over its layers."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from cutaway.explain.frame import Found, attribute, checked, explained, outputs
 from cutaway.explain.layers import attention_nodes, upstream
 from cutaway.explain.layouts import Layout, layouts
 from cutaway.explain.objective import Objective, Of, Target
-from cutaway.explain.picture import ENDINGS
+from cutaway.explain.picture import save, save_arrays
 from cutaway.graph.nodes import bound_arguments
 from cutaway.graph.table_attention import attention_weights
 
@@ -85,17 +84,8 @@ class AttentionMaps:
         Raises:
             ArgumentError: the ending is none of these.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".npz":
-            arrays = {name: each.detach().cpu().numpy() for name, each in self.weights.items()}
-            np.savez_compressed(
-                path, allow_pickle=False, about=np.array(json.dumps({"grid": str(self.grid)})), **arrays
-            )
-        elif path.suffix.lower() in ENDINGS:
-            self.plot(example, **options).savefig(path, dpi=150)
-        else:
-            raise ArgumentError(f"cannot save {path.name!r}: the name must end in .npz, {', '.join(ENDINGS)}")
-        return path
+        numbers = partial(save_arrays, tensors=self.weights, about={"grid": str(self.grid)})
+        return save(path, lambda: self.plot(example, **options), numbers, ".npz")
 
 
 def attention_maps(

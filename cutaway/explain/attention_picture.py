@@ -6,13 +6,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutaway.errors import ArgumentError
+from cutaway.explain.picture import UNSIGNED, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from cutaway.explain.attention import AttentionMaps
-
-COLOURS = "inferno"
 
 
 def draw(
@@ -51,16 +50,14 @@ def draw(
     for axis in axes.ravel():
         axis.set_axis_off()
     if x is not None:
-        image = x[example].detach().cpu().clamp(0, 1)
-        shown = image.permute(1, 2, 0) if len(image) == 3 else image.mean(0)
-        axes[0, 0].imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1)
+        show_image(axes[0, 0], x[example].detach().cpu())
     for row, (name, weights) in zip(axes[:, wide - columns :], maps.weights.items(), strict=True):
         for head, axis in enumerate(row[: weights.shape[1]]):
             cell = weights[example, head].detach().cpu().float()  # (L, S)
             if token is not None:
                 cell = cell[token][None, :, None]  # (1, S, 1)
                 cell = grid.as_map(cell)[0, 0] if grid is not None else cell[..., 0]
-            axis.imshow(cell.numpy(), cmap=COLOURS, vmin=0)
+            axis.imshow(cell.numpy(), cmap=UNSIGNED, vmin=0)
             if head == 0:
                 axis.set_title(_short(name), fontsize=7, loc="left")
     figure.suptitle(_title(token, grid is not None and bool(grid.extra)), fontsize=10)

@@ -1,13 +1,12 @@
 """The result of every explanation method."""
 
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -107,21 +106,11 @@ class Attribution:
         Raises:
             ArgumentError: the ending is none of these.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".npz":
-            np.savez_compressed(path, allow_pickle=False, **self._arrays())
-        elif path.suffix.lower() in picture.ENDINGS:
-            self.plot(x, **options).savefig(path, dpi=150)
-        else:
-            raise ArgumentError(f"cannot save {path.name!r}: the name must end in .npz, {', '.join(picture.ENDINGS)}")
-        return path
-
-    def _arrays(self) -> dict[str, np.ndarray]:
         tensors = {"values": self.values, "target": self.target, "scores": self.scores, "gap": self.gap}
         about = {"method": self.method, "of": self.of, "layer": self.layer, "settings": dict(self.settings)}
         about |= {"seed": self.seed, "warning": self.warning}
-        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items() if tensor is not None}
-        return arrays | {"about": np.array(json.dumps(about, default=str))}
+        numbers = partial(picture.save_arrays, tensors=tensors, about=about)
+        return picture.save(path, lambda: self.plot(x, **options), numbers, ".npz")
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

@@ -1,14 +1,16 @@
 """Class activation maps: which places of a layer's map speak for the target."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cutaway import graph as G
 from cutaway.explain.attribution import Attribution, upsample
-from cutaway.explain.frame import Found, attribute, explained
+from cutaway.explain.frame import Compute, Found, attribute, explained
 from cutaway.explain.layers import map_node
 from cutaway.explain.objective import Objective, Of, Target
 from cutaway.explain.rectifiers import guided_map
@@ -49,7 +51,70 @@ def grad_cam(
     >>> grad_cam(net, torch.rand(1, 1, 8, 8), layer="0").values.shape
     torch.Size([1, 1, 6, 6])
     """
-    return attribute("grad_cam", grad_cam_map, model, x, target, of, settings={"layer": layer}, score=score, seed=seed)
+    return _by_layer("grad_cam", model, x, target, layer, of, score, seed)
+
+
+def grad_cam_plus_plus(
+    model: nn.Module | Callable,
+    x: Float[Tensor, "n c h w"],
+    target: Target = None,
+    *,
+    layer: "str | Node | None" = None,
+    of: Of = "logit",
+    score: bool = True,
+    seed: int = 0,
+) -> Attribution:
+    """Weigh a layer's channels by their positive adjoints, each place by how alone it stands; for several objects.
+
+    Args:
+        model, x, target, layer, of, score, seed: as for `grad_cam`.
+
+    Returns:
+        values (N, 1, h, w), nowhere negative; without the factor exp(logit), which all places of an image share.
+
+    Raises:
+        ArgumentError, LookupFailure: as for `grad_cam`.
+
+    Source: A. Chattopadhyay et al., Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep Convolutional
+    Networks, 2018, eq. 10 and 19.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+    >>> grad_cam_plus_plus(net, torch.rand(1, 1, 8, 8)).values.shape
+    torch.Size([1, 1, 6, 6])
+    """
+    return _by_layer("grad_cam_plus_plus", model, x, target, layer, of, score, seed)
+
+
+def layer_cam(
+    model: nn.Module | Callable,
+    x: Float[Tensor, "n c h w"],
+    target: Target = None,
+    *,
+    layer: "str | Node | None" = None,
+    of: Of = "logit",
+    score: bool = True,
+    seed: int = 0,
+) -> Attribution:
+    """Weigh each place of a layer's channels by its own positive adjoint; sharp in shallow layers too.
+
+    Args:
+        model, x, target, layer, of, score, seed: as for `grad_cam`.
+
+    Returns:
+        values (N, 1, h, w), nowhere negative.
+
+    Raises:
+        ArgumentError, LookupFailure: as for `grad_cam`.
+
+    Source: P.-T. Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization, 2021, eq. 4–6.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
+    >>> layer_cam(net, torch.rand(1, 1, 8, 8)).values.shape
+    torch.Size([1, 1, 6, 6])
+    """
+    return _by_layer("layer_cam", model, x, target, layer, of, score, seed)
 
 
 def guided_grad_cam(
@@ -81,23 +146,65 @@ def guided_grad_cam(
     >>> guided_grad_cam(net, torch.rand(1, 1, 8, 8)).values.shape
     torch.Size([1, 1, 8, 8])
     """
-    settings = {"layer": layer}
-    return attribute(
-        "guided_grad_cam", guided_grad_cam_map, model, x, target, of, settings=settings, score=score, seed=seed
-    )
+    return _by_layer("guided_grad_cam", model, x, target, layer, of, score, seed)
 
 
-def grad_cam_map(graph: G.Graph, x: Tensor, goal: Objective, layer: "str | Node | None" = None) -> Found:
-    """Compute Grad-CAM on a graph."""
+def mean_adjoint(maps: Tensor, adjoints: Float[Tensor, "n c ..."]) -> Float[Tensor, "n c ..."]:
+    """Grad-CAM's weights: a channel's mean adjoint, eq. 1."""
+    return over_places(adjoints, torch.mean)
+
+
+def lone_adjoints(maps: Float[Tensor, "n c ..."], adjoints: Float[Tensor, "n c ..."]) -> Float[Tensor, "n c ..."]:
+    """Grad-CAM++'s weights: a channel's positive adjoints, each times α of eq. 19, added up."""
+    below = 2 * adjoints**2 + over_places(maps, torch.sum) * adjoints**3
+    alone = torch.where(below != 0, adjoints**2 / torch.where(below == 0, 1, below), 0)  # α
+    return over_places(alone * adjoints.relu(), torch.sum)
+
+
+def positive_adjoints(maps: Tensor, adjoints: Float[Tensor, "n c ..."]) -> Float[Tensor, "n c ..."]:
+    """LayerCAM's weights: each place's own positive adjoint, eq. 4."""
+    return adjoints.relu()
+
+
+# what a layer's maps (N, C, h, w) are multiplied with, given them and the adjoints there: (N, C, 1, 1) or (N, C, h, w)
+WEIGHTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "grad_cam": mean_adjoint,
+    "grad_cam_plus_plus": lone_adjoints,
+    "layer_cam": positive_adjoints,
+}
+
+
+def weighted_map(method: str, graph: G.Graph, x: Tensor, goal: Objective, layer: "str | Node | None" = None) -> Found:
+    """Compute the map of one of `WEIGHTS` on a graph: the weighted sum of a layer's channels where it is positive."""
     maps, adjoints, target, name = maps_of(graph, x, goal, layer)
-    weights = adjoints.flatten(2).mean(2)  # (N, C)
-    return Found(weighted(maps, weights).relu(), target, layer=name)
+    return Found((maps * WEIGHTS[method](maps, adjoints)).sum(1, keepdim=True).relu(), target, layer=name)
 
 
 def guided_grad_cam_map(graph: G.Graph, x: Tensor, goal: Objective, layer: "str | Node | None" = None) -> Found:
     """Compute guided Grad-CAM on a graph."""
-    cam, guided = grad_cam_map(graph, x, goal, layer), guided_map(graph, x, goal)
+    cam, guided = weighted_map("grad_cam", graph, x, goal, layer), guided_map(graph, x, goal)
     return Found(guided.values * upsample(cam.values, tuple(x.shape[2:])), cam.target, layer=cam.layer)
+
+
+CAM_MAPS: dict[str, Compute] = {
+    **{method: partial(weighted_map, method) for method in WEIGHTS},
+    "guided_grad_cam": guided_grad_cam_map,
+}
+
+
+def _by_layer(
+    method: str,
+    model: nn.Module | Callable,
+    x: Float[Tensor, "n c h w"],
+    target: Target,
+    layer: "str | Node | None",
+    of: Of,
+    score: bool,
+    seed: int,
+) -> Attribution:
+    """Explain by one of `CAM_MAPS`; each has no setting but the layer."""
+    compute, settings = CAM_MAPS[method], {"layer": layer}
+    return attribute(method, compute, model, x, target, of, settings=settings, score=score, seed=seed)
 
 
 def maps_of(
@@ -109,6 +216,6 @@ def maps_of(
     return layout.as_map(values[node]), layout.as_map(adjoints[node]), explained(goal, values["output"]), node.name
 
 
-def weighted(maps: Float[Tensor, "n c ..."], weights: Float[Tensor, "n c"]) -> Float[Tensor, "n 1 ..."]:
-    """The sum of a layer's maps, each times the weight of its channel."""
-    return (maps * weights.view(*weights.shape, *[1] * (maps.dim() - 2))).sum(1, keepdim=True)
+def over_places(values: Float[Tensor, "n c ..."], total: Callable[..., Tensor]) -> Float[Tensor, "n c ..."]:
+    """A channel's sum or mean over its places, (N, C, 1, …)."""
+    return total(values, tuple(range(2, values.dim())), keepdim=True)

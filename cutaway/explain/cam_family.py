@@ -1,4 +1,4 @@
-"""Relatives of Grad-CAM: the original class activation map, and other weights for a layer's channels."""
+"""Class activation maps without adjoints as weights: the original one by linear weights, and Score-CAM."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cutaway import graph as G
 from cutaway.errors import ArgumentError
 from cutaway.explain.attribution import Attribution, upsample
-from cutaway.explain.cam import maps_of, weighted
+from cutaway.explain.cam import maps_of, over_places
 from cutaway.explain.frame import Found, attribute, numbers, repeats, settled
 from cutaway.explain.layers import map_node, spatial_nodes
 from cutaway.explain.layouts import CONVOLUTIONS
@@ -54,73 +54,6 @@ def cam(
     True
     """
     return attribute("cam", cam_map, model, x, target, of, settings={}, score=score, seed=seed)
-
-
-def grad_cam_plus_plus(
-    model: nn.Module | Callable,
-    x: Float[Tensor, "n c h w"],
-    target: Target = None,
-    *,
-    layer: "str | Node | None" = None,
-    of: Of = "logit",
-    score: bool = True,
-    seed: int = 0,
-) -> Attribution:
-    """Weigh a layer's channels by their positive adjoints, each place by how alone it stands; for several objects.
-
-    Args:
-        model, x, target, layer, of, score, seed: as for `grad_cam`.
-
-    Returns:
-        values (N, 1, h, w), nowhere negative; without the factor exp(logit), which all places of an image share.
-
-    Raises:
-        ArgumentError, LookupFailure: as for `grad_cam`.
-
-    Source: A. Chattopadhyay et al., Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep Convolutional
-    Networks, 2018, eq. 10 and 19.
-
-    >>> import torch
-    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
-    >>> grad_cam_plus_plus(net, torch.rand(1, 1, 8, 8)).values.shape
-    torch.Size([1, 1, 6, 6])
-    """
-    settings = {"layer": layer}
-    return attribute(
-        "grad_cam_plus_plus", grad_cam_plus_plus_map, model, x, target, of, settings=settings, score=score, seed=seed
-    )
-
-
-def layer_cam(
-    model: nn.Module | Callable,
-    x: Float[Tensor, "n c h w"],
-    target: Target = None,
-    *,
-    layer: "str | Node | None" = None,
-    of: Of = "logit",
-    score: bool = True,
-    seed: int = 0,
-) -> Attribution:
-    """Weigh each place of a layer's channels by its own positive adjoint; sharp in shallow layers too.
-
-    Args:
-        model, x, target, layer, of, score, seed: as for `grad_cam`.
-
-    Returns:
-        values (N, 1, h, w), nowhere negative.
-
-    Raises:
-        ArgumentError, LookupFailure: as for `grad_cam`.
-
-    Source: P.-T. Jiang et al., LayerCAM: Exploring Hierarchical Class Activation Maps for Localization, 2021, eq. 4–6.
-
-    >>> import torch
-    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3))
-    >>> layer_cam(net, torch.rand(1, 1, 8, 8)).values.shape
-    torch.Size([1, 1, 6, 6])
-    """
-    settings = {"layer": layer}
-    return attribute("layer_cam", layer_cam_map, model, x, target, of, settings=settings, score=score, seed=seed)
 
 
 def score_cam(
@@ -169,22 +102,8 @@ def cam_map(graph: G.Graph, x: Tensor, goal: Objective) -> Found:
     flat = adjoints.flatten(2)  # (N, C, places)
     if (flat - flat[..., :1]).abs().max() > 1e-4 * flat.abs().max():
         raise ArgumentError(f"cam needs the mean over all places of {node.name!r}, but they count differently here")
-    return Found(weighted(maps, flat.sum(2)), target, layer=name)
-
-
-def grad_cam_plus_plus_map(graph: G.Graph, x: Tensor, goal: Objective, layer: "str | Node | None" = None) -> Found:
-    """Compute Grad-CAM++ on a graph."""
-    maps, g, target, name = maps_of(graph, x, goal, layer)
-    sums = maps.flatten(2).sum(2).view(*maps.shape[:2], *[1] * (maps.dim() - 2))  # (N, C, 1, 1)
-    below = 2 * g**2 + sums * g**3
-    alone = torch.where(below != 0, g**2 / torch.where(below == 0, 1, below), 0)  # α of eq. 19
-    return Found(weighted(maps, (alone * g.relu()).flatten(2).sum(2)).relu(), target, layer=name)
-
-
-def layer_cam_map(graph: G.Graph, x: Tensor, goal: Objective, layer: "str | Node | None" = None) -> Found:
-    """Compute LayerCAM on a graph."""
-    maps, adjoints, target, name = maps_of(graph, x, goal, layer)
-    return Found((maps * adjoints.relu()).sum(1, keepdim=True).relu(), target, layer=name)
+    weights = over_places(adjoints, torch.sum)  # (N, C, 1, 1), what the linear layers multiply a channel's mean with
+    return Found((maps * weights).sum(1, keepdim=True), target, layer=name)
 
 
 def score_cam_map(
@@ -207,8 +126,8 @@ def score_cam_map(
     for chunk in track(list(repeats(graph, x, maps.shape[1])), "looking through channels", progress):
         seen = [_unit(upsample(maps[:, k : k + 1], tuple(x.shape[2:]))) * x for k in chunk]
         found.append(numbers(graph, torch.cat(seen), goal, len(chunk)))  # (k, N)
-    weights = torch.cat(found).T.softmax(1)  # (N, C)
-    return Found(weighted(maps, weights).relu(), goal.target, layer=node.name)
+    weights = torch.cat(found).T.softmax(1).view(*maps.shape[:2], *[1] * (maps.dim() - 2))  # (N, C, 1, 1)
+    return Found((maps * weights).sum(1, keepdim=True).relu(), goal.target, layer=node.name)
 
 
 def pooled_node(graph: G.Graph) -> "Node":

@@ -19,7 +19,7 @@ from cutaway.explain.curves import Curve, Fill, curve, places
 from cutaway.explain.frame import GAP, PASSES, checked, on
 from cutaway.explain.methods import MAPS, SIGNED
 from cutaway.explain.objective import Objective
-from cutaway.explain.picture import ENDINGS, spelled
+from cutaway.explain.picture import save, spelled
 from cutaway.explain.randomize import cascade, copied, redraw_
 from cutaway.explain.similarity import magnitude, rank_correlation, ssim
 from cutaway.progress import track
@@ -87,23 +87,17 @@ class Check:
         Raises:
             ArgumentError: the ending is none of these.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".json":
-            path.write_text(json.dumps(self._numbers(), indent=1), encoding="utf-8")
-        elif path.suffix.lower() in ENDINGS:
-            self.plot().savefig(path, dpi=150)
-        else:
-            raise ArgumentError(f"cannot save {path.name!r}: the name must end in .json, {', '.join(ENDINGS)}")
-        return path
+        return save(path, self.plot, self._save_numbers, ".json")
 
-    def _numbers(self) -> dict[str, Any]:
+    def _save_numbers(self, path: Path) -> None:
         curves = {
             each.kind: {"shares": each.shares.tolist(), "values": each.values.tolist(), "random": each.random.tolist()}
             for each in (self.deletion, self.insertion)
         }
         cascade = {"stages": self.stages, "rank_correlation": self.rank_correlation.tolist()}
         cascade["ssim"] = None if self.ssim is None else self.ssim.tolist()
-        return {"method": self.method, "seed": self.seed, "rows": self.rows(), "cascade": cascade, **curves}
+        found = {"method": self.method, "seed": self.seed, "rows": self.rows(), "cascade": cascade, **curves}
+        path.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def check(

@@ -1,8 +1,8 @@
 """Models that explain themselves, beside a network: linear weights, support vectors' weights, a tree's rules."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cutaway.errors import ArgumentError
 from cutaway.explain import classical_picture
 from cutaway.explain.gradients import gradient
-from cutaway.explain.picture import ENDINGS
+from cutaway.explain.picture import save, save_arrays
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,16 +63,9 @@ class Classical:
         Raises:
             ArgumentError: the ending is none of these.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".npz":
-            about = json.dumps({"accuracy": dict(self.accuracy), "rules": self.rules, "seed": self.seed})
-            arrays = {name: each.numpy() for name, each in self.weights.items()}
-            np.savez_compressed(path, allow_pickle=False, about=np.array(about), **arrays)
-        elif path.suffix.lower() in ENDINGS:
-            self.plot(chosen).savefig(path, dpi=150)
-        else:
-            raise ArgumentError(f"cannot save {path.name!r}: the name must end in .npz, {', '.join(ENDINGS)}")
-        return path
+        about = {"accuracy": dict(self.accuracy), "rules": self.rules, "seed": self.seed}
+        numbers = partial(save_arrays, tensors=self.weights, about=about)
+        return save(path, lambda: self.plot(chosen), numbers, ".npz")
 
 
 def classical(

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from cutaway.errors import ArgumentError
+from cutaway.explain.picture import SIGNED, show_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from cutaway.explain.classical import Classical
 
-SIGNED = "RdBu_r"
 HEADINGS = {
     "linear": "linear weights",
     "svm": "support vectors\n" + r"$w = \sum \alpha_i y_i x_i$",
@@ -61,8 +61,7 @@ def draw(found: "Classical", chosen: Sequence[int] | None = None) -> "Figure":
 
 
 def _image(axis: "Axes", image: Tensor) -> None:
-    shown = image.clamp(0, 1).permute(1, 2, 0) if len(image) == 3 else image.mean(0)
-    axis.imshow(shown.numpy(), cmap="gray_r", vmin=0, vmax=1)
+    show_image(axis, image, grey="gray_r")
     _bare(axis)
 
 

@@ -1,5 +1,6 @@
 """Where a node keeps the places of the image: behind the channels, before them, or as a sequence of tokens."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -61,10 +62,7 @@ class Layout:
     @property
     def places(self) -> int:
         """The number of places."""
-        count = 1
-        for side in self.size:
-            count *= side
-        return count
+        return math.prod(self.size)
 
     def as_map(self, value: Float[Tensor, "n ..."]) -> Float[Tensor, "n c ..."]:
         """The value as a map, without class tokens.
@@ -190,11 +188,7 @@ def _joined(node: G.Node, known: Known) -> Layout | None:
         before = sum(source.shape[1] for source in sources[:place])
         return replace(layout, extra=layout.extra + before)
     channel_axis = 1 if layout.kind == "columns" else len(node.shape or ()) - 1
-    return (
-        replace(layout, size=tuple(node.shape or ())[1:-1] if layout.kind == "last" else layout.size)
-        if (axis == channel_axis)
-        else None
-    )
+    return layout if axis == channel_axis else None  # the places stay, the channels grow in number
 
 
 def _sliced(node: G.Node, known: Known) -> Layout | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from cutaway.explain import attention, averages, cam_family, gradients, perturbation, propagation, rectifiers, units
 from cutaway.explain.attribution import Attribution
-from cutaway.explain.cam import grad_cam, grad_cam_map, guided_grad_cam, guided_grad_cam_map
+from cutaway.explain.cam import CAM_MAPS, grad_cam, grad_cam_plus_plus, guided_grad_cam, layer_cam
 from cutaway.explain.frame import Compute
 
 METHODS: dict[str, Callable[..., Attribution]] = {
@@ -21,8 +21,8 @@ METHODS: dict[str, Callable[..., Attribution]] = {
     "occlusion": perturbation.occlusion,
     "rise": perturbation.rise,
     "cam": cam_family.cam,
-    "grad_cam_plus_plus": cam_family.grad_cam_plus_plus,
-    "layer_cam": cam_family.layer_cam,
+    "grad_cam_plus_plus": grad_cam_plus_plus,
+    "layer_cam": layer_cam,
     "score_cam": cam_family.score_cam,
     "var_grad": averages.var_grad,
     "layer_attribution": units.layer_attribution,
@@ -37,15 +37,12 @@ MAPS: dict[str, Compute] = {
     "integrated_gradients": averages.integrated_gradients_map,
     "guided_backprop": rectifiers.guided_map,
     "deconvnet": rectifiers.deconvnet_map,
-    "grad_cam": grad_cam_map,
-    "guided_grad_cam": guided_grad_cam_map,
+    **CAM_MAPS,
     "lrp": propagation.lrp_map,
     "deep_lift": propagation.deep_lift_map,
     "occlusion": perturbation.occlusion_map,
     "rise": perturbation.rise_map,
     "cam": cam_family.cam_map,
-    "grad_cam_plus_plus": cam_family.grad_cam_plus_plus_map,
-    "layer_cam": cam_family.layer_cam_map,
     "score_cam": cam_family.score_cam_map,
     "var_grad": averages.var_grad_map,
     "layer_attribution": units.layer_map,

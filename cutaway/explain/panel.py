@@ -9,14 +9,13 @@ from torch import Tensor
 from cutaway.errors import ArgumentError
 from cutaway.explain.attribution import Attribution
 from cutaway.explain.frame import PASSES
-from cutaway.explain.picture import Cell, collapse, scales, show, show_image, spelled, style_of
+from cutaway.explain.picture import ORANGE, Cell, collapse, scales, show, show_image, spelled, style_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMNS = 5
-ORANGE = "#9c3a00"  # of what to beware of
 
 
 def panel(image: Float[Tensor, "c h w"], maps: Mapping[str, Attribution], title: str = "") -> "Figure":

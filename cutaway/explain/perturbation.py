@@ -47,7 +47,8 @@ def occlusion(
         values (N, 1, H, W), or (N, F) for tables: the mean fall over all windows that cover a place.
 
     Raises:
-        ArgumentError: window or stride is below 1 or does not fit the input, and as for `gradient`.
+        ArgumentError: window or stride is below 1 or does not fit the input, the stride is larger than the window, and
+            as for `gradient`.
 
     Source: M. D. Zeiler, R. Fergus, Visualizing and Understanding Convolutional Networks, 2014, section 4.2.
 
@@ -163,6 +164,11 @@ def windows(sizes: Sequence[int], window: Sizes, stride: Sizes, device: torch.de
     """
     lengths = _sizes("window", window, sizes, tuple(-(-size // 7) for size in sizes))
     steps = _sizes("stride", stride, sizes, lengths)
+    if any(step > length for step, length in zip(steps, lengths, strict=True)):
+        raise ArgumentError(
+            f"stride={stride} goes past windows of size {lengths}, so that places between them are never covered; "
+            "take a stride of at most the window's size"
+        )
     starts = [
         [step * k for k in range(math.ceil((size - length) / step) + 1)]
         for size, length, step in zip(sizes, lengths, steps, strict=True)

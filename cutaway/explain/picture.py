@@ -1,8 +1,10 @@
 """Pictures of attributions: maps beside or over their inputs, on colour-blind-safe scales."""
 
+import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from cutaway.explain.attribution import Attribution
 
 ENDINGS = (".png", ".svg", ".pdf")
+ORANGE = "#9c3a00"  # of what to beware of
 SIGNED, UNSIGNED = "RdBu_r", "inferno"  # both are read alike with and without colour vision deficiency
 COLOURED = ("guided_backprop", "deconvnet", "guided_grad_cam")  # drawn in colour on grey, as in their papers
 # rates of change, not shares of the output
@@ -147,7 +150,7 @@ def _grid(
         colours.set_label(_meaning(attribution, style), fontsize=7)
     figure.suptitle(title(attribution), fontsize=10)
     if warning:
-        figure.supxlabel(warning, fontsize=8, color="#9c3a00")
+        figure.supxlabel(warning, fontsize=8, color=ORANGE)
     return figure
 
 
@@ -181,6 +184,37 @@ def collapse(values: Float[Tensor, "n c h w"], style: str) -> Tensor:
     return values.sum(1) if style == "signed" else values.abs().sum(1)
 
 
+def save(path: str | Path, plot: "Callable[[], Figure]", numbers: Callable[[Path], object], ending: str) -> Path:
+    """Write a result: numbers where the name ends in `ending`, else the picture, which is drawn only then.
+
+    Args:
+        path: where to.
+        plot: draws the picture.
+        numbers: writes the numbers to a path.
+        ending: of a file of numbers, such as ".npz".
+
+    Returns:
+        The path.
+
+    Raises:
+        ArgumentError: the name ends neither so nor in .png, .svg or .pdf.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ending:
+        numbers(path)
+    elif path.suffix.lower() in ENDINGS:
+        plot().savefig(path, dpi=150)
+    else:
+        raise ArgumentError(f"cannot save {path.name!r}: the name must end in {ending}, {', '.join(ENDINGS)}")
+    return path
+
+
+def save_arrays(path: Path, tensors: Mapping[str, Tensor | None], about: Mapping[str, Any]) -> None:
+    """Write tensors to .npz, with what they are as JSON under `about`."""
+    arrays: dict[str, Any] = {name: each.detach().cpu().numpy() for name, each in tensors.items() if each is not None}
+    np.savez_compressed(path, allow_pickle=False, about=np.array(json.dumps(about, default=str)), **arrays)
+
+
 def title(attribution: "Attribution") -> str:
     """One line that says what a picture shows."""
     of = "a function of the output" if callable(attribution.of) else f"the {attribution.of.replace('_', ' ')}"
@@ -197,12 +231,12 @@ def _meaning(attribution: "Attribution", style: str) -> str:
     return "speaks against ← → for it"
 
 
-def show_image(axis: "Axes", image: Float[Tensor, "c h w"]) -> None:
-    """Draw an image in colour, or in grey."""
+def show_image(axis: "Axes", image: Float[Tensor, "c h w"], grey: str = "gray") -> None:
+    """Draw an image in colour, or its channels' mean on the scale `grey`."""
     if len(image) == 3:
         axis.imshow(image.clamp(0, 1).permute(1, 2, 0).numpy())
     else:
-        axis.imshow(image.mean(0).numpy(), cmap="gray", vmin=0, vmax=1)
+        axis.imshow(image.mean(0).numpy(), cmap=grey, vmin=0, vmax=1)
 
 
 def _draw_lines(attribution: "Attribution", values: Tensor, names: Sequence[str] | None) -> "Figure":

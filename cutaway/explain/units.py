@@ -148,11 +148,11 @@ def neuron_map(
     """Explain a unit on a graph."""
     node, layout = _units_node(graph, layer)
     chosen = layer_map(graph, x, goal, node)
+    count = chosen.values.shape[1]
     if unit is None:
-        units = chosen.values.flatten(2).sum(2).argmax(1) if chosen.values.dim() > 2 else chosen.values.argmax(1)
+        units = chosen.values.reshape(len(x), count, -1).sum(2).argmax(1)
     else:
         units = torch.as_tensor(unit, device=x.device).expand(len(x))
-    count = chosen.values.shape[1]
     if int(units.min()) < 0 or int(units.max()) >= count:
         raise ArgumentError(f"unit={unit} is none of layer {node.name!r}, which has the units 0 … {count - 1}")
 

@@ -103,6 +103,8 @@ def test_wrong_arguments_are_refused(mixed, x):
         explain.occlusion(mixed, x, window=9)
     with pytest.raises(ArgumentError, match="stride=0"):
         explain.occlusion(mixed, x, stride=0)
+    with pytest.raises(ArgumentError, match=r"stride=\(2, 3\) goes past windows of size \(2, 2\)"):
+        explain.occlusion(mixed, x, window=2, stride=(2, 3))
     with pytest.raises(ArgumentError, match="samples=0"):
         explain.rise(mixed, x, samples=0)
     with pytest.raises(ArgumentError, match=r"keep=1\.0"):
