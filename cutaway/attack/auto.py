@@ -12,11 +12,11 @@ from torch import Tensor
 
 from cutaway.attack.apgd import Plan, merge, narrowed
 from cutaway.attack.fab import search as fab_search
-from cutaway.attack.losses import Goal, Loss, cross_entropy, dlr, without
+from cutaway.attack.losses import Goal, Loss, cross_entropy, dlr
 from cutaway.attack.oracle import Model
 from cutaway.attack.problem import Problem, pose
 from cutaway.attack.result import Attack, settle
-from cutaway.attack.search import Keeper
+from cutaway.attack.search import Keeper, contenders
 from cutaway.attack.square import search as square_search
 from cutaway.errors import ArgumentError, RunFolderError, nearest
 from cutaway.progress import Tick, bar
@@ -44,14 +44,9 @@ def _apgd(loss: Loss) -> Callable[[Problem, Effort, Tick], Keeper]:
     return part
 
 
-def _likeliest(problem: Problem, effort: Effort) -> Int[Tensor, "n t"]:
-    count = min(5 if problem.norm == "l1" else effort.targets, problem.clean.shape[1] - 1)
-    return without(problem.clean, problem.goal.label).topk(count, dim=1).indices
-
-
 def _each_target(problem: Problem, effort: Effort, attack: Callable[[Problem, Tensor, int], Keeper]) -> Keeper:
     total = Keeper(problem)
-    for number, target in enumerate(_likeliest(problem, effort).T):
+    for number, target in enumerate(contenders(problem, 5 if problem.norm == "l1" else effort.targets).T):
         rows = total.open()
         if len(rows):
             merge(total, rows, attack(problem.keep(rows), target[rows], number))
@@ -144,7 +139,7 @@ def auto_attack(
     keeper = Keeper(problem)
     survivors = {"clean": int((~problem.solved).sum())}
     settings = {"version": version, **vars(chosen), "survivors": survivors}
-    key = json.dumps([version, vars(chosen), eps, norm, seed, len(x), float(x.double().sum())])
+    key = json.dumps([version, vars(chosen), eps, norm, seed, len(x), float(x.double().sum()), y.tolist()])
     file = _restore(state, key, keeper, survivors)
     total = chosen.steps * (1 + 2 * chosen.targets) + chosen.queries
     with bar(f"AutoAttack {version}", total, progress) as tick:

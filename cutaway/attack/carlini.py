@@ -1,21 +1,21 @@
 """Carlini and Wagner's attack: the smallest L2 perturbation, by optimisation with a penalty."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cutaway.attack.losses import Goal, margin
 from cutaway.attack.norms import lengths_l2, spread
 from cutaway.attack.oracle import Model
-from cutaway.attack.problem import Problem, pose
+from cutaway.attack.penalty import Patience, bisect, hinge, through
+from cutaway.attack.problem import Problem, measured_in, pose
 from cutaway.attack.result import Attack, settle
-from cutaway.attack.search import Keeper, firm
+from cutaway.attack.search import Keeper
 from cutaway.attack.walk import at_least
-from cutaway.errors import ArgumentError
 from cutaway.progress import Tick, bar
 
 INSET = 1 - 1e-4  # pixels at exactly 0 or 1 are taken in by this much, else tanh could never move them
-LARGEST = 1e10  # of the penalty's weight
 
 
 class _Adam:
@@ -41,54 +41,26 @@ def _descend(part: Problem, rows: Tensor, keeper: Keeper, weight: Tensor, how: d
     adam = _Adam(w, how["rate"])
     here = torch.arange(len(rows), device=rows.device)
     done = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-    window = max(how["steps"] // 10, 1)
-    before = torch.full((len(rows),), float("inf"), dtype=part.x.dtype, device=rows.device)
-
-    def penalty(logits: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
-        value, seed = margin(logits, goal)
-        short = value < how["confidence"]
-        reached.append(firm(goal, logits) & (value >= how["confidence"]))
-        return (how["confidence"] - value).clamp(min=0), -seed * short[:, None]
-
+    patience, loss = Patience(how["steps"], part.x[:, 0, 0, 0]), hinge(how["confidence"])
     for step in range(how["steps"]):
         if not len(here):
             break
-        reached: list[Tensor] = []
         tanh = w.tanh()
         point = (tanh + 1) / 2
-        answer = part.oracle.ascent(point, penalty, part.goal)
+        answer = part.oracle.ascent(point, loss, part.goal)
         distance = lengths_l2(point - part.x)
-        ok = torch.cat(reached)
+        ok = through(part.goal, answer)
         keeper.offer(rows[here], point, ok, -distance)
         keeper.note(rows[here], distance)
         done[here[ok]] = True
         tick(keeper.words())
         gradient = 2 * (point - part.x) + spread(weight, point) * answer.gradient
         w = w + adam.step(gradient * (1 - tanh.square()) / 2)
-        if (step + 1) % window == 0:  # no progress any more: leave
-            value = distance.square().to(before.dtype) + weight.to(before.dtype) * answer.value
-            stay = (value <= before * 0.9999).nonzero()[:, 0]
-            before = value[stay]
+        stay = patience.stay(step, (distance.square() + weight * answer.value).to(w.dtype))
+        if stay is not None:
             part, w, here, weight = part.keep(stay), w[stay], here[stay], weight[stay]
             adam.keep(stay)
     return done
-
-
-def search(problem: Problem, how: dict, tick: Tick) -> Keeper:
-    """Bisect the weight of the penalty for each example."""
-    keeper = Keeper(problem, solved_score=0.0)
-    rows = keeper.open()
-    part = problem.keep(rows)
-    weight = torch.full((len(rows),), how["weight"], dtype=torch.float64, device=rows.device)
-    low, high = torch.zeros_like(weight), torch.full_like(weight, LARGEST)
-    for _ in range(how["searches"]):
-        if not len(rows):
-            break
-        done = _descend(part, rows, keeper, weight, how, tick)
-        high, low = torch.where(done, weight.minimum(high), high), torch.where(done, low, weight.maximum(low))
-        weight = torch.where(high < LARGEST, (low + high) / 2, (weight * 10).clamp(max=LARGEST))
-    keeper.x[~keeper.success] = problem.x[~keeper.success]
-    return keeper
 
 
 def carlini_wagner(
@@ -138,10 +110,9 @@ def carlini_wagner(
     """
     at_least(1, steps=steps, searches=searches)
     at_least(0, confidence=confidence, rate=rate, weight=weight)
-    if norm in ("linf", "l1", "l0"):
-        raise ArgumentError(f"norm={norm!r}: this attack makes the L2 distance small; give norm='l2'")
+    measured_in(("l2",), norm)
     problem = pose(model, x, y, eps=None, norm=norm, target=target, seed=seed, batch_size=batch_size)
     how = {"steps": steps, "searches": searches, "rate": rate, "weight": weight, "confidence": confidence}
     with bar("carlini_wagner", steps * searches, progress) as tick:
-        keeper = search(problem, how, tick)
+        keeper = bisect(problem, searches, weight, partial(_descend, how=how, tick=tick))
     return settle(problem, "carlini_wagner", keeper.x, keeper.lines(), how, control, seed, None)

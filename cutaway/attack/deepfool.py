@@ -4,50 +4,36 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cutaway.attack.losses import without
-from cutaway.attack.norms import NORMS, spread
+from cutaway.attack.norms import DUALS, NORMS, spread
 from cutaway.attack.oracle import Model
-from cutaway.attack.problem import Problem, pose
+from cutaway.attack.problem import Problem, measured_in, pose
 from cutaway.attack.result import Attack, settle
-from cutaway.attack.search import Keeper, firm
+from cutaway.attack.search import Keeper, contenders, firm, linearized
 from cutaway.attack.walk import at_least
-from cutaway.errors import ArgumentError
 from cutaway.progress import Tick, bar
 
-DUALS = {"linf": 1, "l2": 2}
 
-
-def _nearest(part: Problem, point: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits; size (N,) and normal (N, C, H, W) of the step to the nearest linearised boundary."""
-    pivots = part.goal.label[:, None]
-    logits, gradients = part.oracle.jacobian(point, torch.cat([pivots, rivals], 1))  # (N, 1 + R, C, H, W)
-    normals = gradients[:, 1:] - gradients[:, :1]  # (N, R, C, H, W)
-    gaps = (logits.gather(1, pivots) - logits.gather(1, rivals)).abs()  # (N, R)
-    lengths = torch.linalg.vector_norm(normals.flatten(2), DUALS[part.norm], dim=2)
-    sizes = torch.where(lengths > 0, gaps / lengths.clamp(min=1e-30), float("inf"))
+def _nearest(part: Problem, point: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Size (N,) and normal (N, C, H, W) of the step to the nearest linearised boundary."""
+    _, gaps, normals = linearized(part, point, part.goal.label[:, None], others)  # (N, R), (N, R, D)
+    lengths = torch.linalg.vector_norm(normals, DUALS[part.norm], dim=2)
+    sizes = torch.where(lengths > 0, gaps.abs() / lengths.clamp(min=1e-30), float("inf"))
     best = sizes.argmin(1)
     every = torch.arange(len(point), device=point.device)
-    return logits, sizes[every, best], normals[every, best]
-
-
-def _rivals(problem: Problem, candidates: int) -> Tensor:
-    if problem.goal.target is not None:
-        return problem.goal.target[:, None]
-    count = min(candidates, problem.clean.shape[1] - 1)
-    return without(problem.clean, problem.goal.label).topk(count, dim=1).indices
+    return sizes[every, best], normals[every, best].view_as(point)
 
 
 def search(problem: Problem, steps: int, overshoot: float, candidates: int, tick: Tick) -> Keeper:
     """Step to the nearest boundary until the goal is reached, a little beyond it."""
     keeper = Keeper(problem, solved_score=0.0)
     rows = keeper.open()
-    part, rivals = problem.keep(rows), _rivals(problem, candidates)[rows]
+    part, others = problem.keep(rows), contenders(problem, candidates)[rows]
     total = torch.zeros_like(part.x)
     for _ in range(steps):
         if not len(rows):
             break
         point = (part.x + (1 + overshoot) * total).clamp(0, 1)
-        _, size, normal = _nearest(part, point, rivals)
+        size, normal = _nearest(part, point, others)
         size = torch.where(torch.isfinite(size), size, 0.0)
         unit = NORMS[part.norm].step(torch.zeros_like(normal), normal, torch.ones_like(size))
         total = total + unit * spread(size + 1e-7, unit)
@@ -58,8 +44,8 @@ def search(problem: Problem, steps: int, overshoot: float, candidates: int, tick
         keeper.note(rows, part.geometry.lengths(moved - part.x))
         tick(keeper.words())
         stay = (~reached).nonzero()[:, 0]
-        rows, part, rivals, total = rows[stay], part.keep(stay), rivals[stay], total[stay]
-    keeper.x[~keeper.success] = problem.x[~keeper.success]
+        rows, part, others, total = rows[stay], part.keep(stay), others[stay], total[stay]
+    keeper.give_back(problem)
     return keeper
 
 
@@ -106,8 +92,7 @@ def deepfool(
     """
     at_least(1, steps=steps, candidates=candidates)
     at_least(0, overshoot=overshoot)
-    if norm in NORMS and norm not in DUALS:
-        raise ArgumentError(f"norm={norm!r}: DeepFool measures in 'l2' or 'linf'")
+    measured_in(("l2", "linf"), norm)
     problem = pose(model, x, y, eps=None, norm=norm, target=target, seed=seed, batch_size=batch_size)
     with bar("deepfool", steps, progress) as tick:
         keeper = search(problem, steps, overshoot, candidates, tick)

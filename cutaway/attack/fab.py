@@ -5,18 +5,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.attack.losses import Goal, without
-from cutaway.attack.norms import spread
+from cutaway.attack.norms import DUALS, spread
 from cutaway.attack.oracle import Model
 from cutaway.attack.problem import Problem, pose
 from cutaway.attack.result import Attack, settle
-from cutaway.attack.search import Keeper, firm
+from cutaway.attack.search import Keeper, contenders, firm, linearized
 from cutaway.attack.walk import at_least
 from cutaway.progress import Tick, bar
 
 BIAS = 0.1  # the largest weight of the step from the clean image
 OVERSHOOT = 1.05
 BACK = 0.9  # how far a solved point keeps from the clean image when it is drawn back
-DUALS = {"linf": 1, "l2": 2, "l1": float("inf")}
 
 
 def onto_plane(x: Tensor, normal: Tensor, need: Tensor, norm: str) -> Tensor:
@@ -51,9 +50,7 @@ def onto_plane(x: Tensor, normal: Tensor, need: Tensor, norm: str) -> Tensor:
 
 def _step(part: Problem, point: Tensor, pivots: Tensor, rivals: Tensor) -> Tensor:
     """The next point: beyond the nearest linearised boundary, a little towards its nearest point to the image."""
-    logits, gradients = part.oracle.jacobian(point, torch.cat([pivots, rivals], 1))  # (N, 1 + R, C, H, W)
-    normals = (gradients[:, 1:] - gradients[:, :1]).flatten(2)  # (N, R, D)
-    gaps = logits.gather(1, rivals) - logits.gather(1, pivots)  # (N, R), positive beyond the boundary
+    _, gaps, normals = linearized(part, point, pivots, rivals)  # (N, R), positive beyond the boundary; (N, R, D)
     lengths = torch.linalg.vector_norm(normals, DUALS[part.norm], dim=2)
     best = (gaps.abs() / (lengths + 1e-12)).argmin(1)
     every = torch.arange(len(point), device=point.device)
@@ -100,11 +97,7 @@ def search(problem: Problem, rivals: Tensor, steps: int, tick: Tick, bounded: bo
         if bounded and (won & (distance <= part.radii)).any():
             stay = (~(won & (distance <= part.radii))).nonzero()[:, 0]
             rows, part, rivals, point, logits = rows[stay], part.keep(stay), rivals[stay], point[stay], logits[stay]
-    failed = ~keeper.success
-    if bounded:
-        failed = failed | (problem.geometry.lengths(keeper.x - problem.x) > problem.radii)
-        keeper.success[failed] = False
-    keeper.x[failed] = problem.x[failed]
+    keeper.give_back(problem, problem.geometry.lengths(keeper.x - problem.x) > problem.radii if bounded else None)
     return keeper
 
 
@@ -149,12 +142,7 @@ def fab(
     """
     at_least(1, steps=steps, candidates=candidates)
     problem = pose(model, x, y, eps=None, norm=norm, target=target, seed=seed, batch_size=batch_size)
-    if problem.goal.target is None:
-        count = min(candidates, problem.clean.shape[1] - 1)
-        rivals = without(problem.clean, problem.goal.label).topk(count, dim=1).indices
-    else:
-        rivals = problem.goal.target[:, None]
     with bar("fab", steps, progress) as tick:
-        keeper = search(problem, rivals, steps, tick)
+        keeper = search(problem, contenders(problem, candidates), steps, tick)
     settings = {"steps": steps, "candidates": candidates}
     return settle(problem, "fab", keeper.x, keeper.lines(), settings, control, seed, None)

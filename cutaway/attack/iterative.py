@@ -62,21 +62,11 @@ def pgd(
     >>> found.success, bool(found.distance <= 0.1 + 1e-6)
     (tensor([True]), True)
     """
-    at_least(1, steps=steps, restarts=restarts)
+    at_least(1, steps=steps)
     problem = pose(model, x, y, eps=eps, norm=norm, target=target, seed=seed, batch_size=batch_size, samples=samples)
     size = 2.5 * eps / steps if step_size is None else step_size
-    at_least(0, step_size=size)
     how = Walk(named_loss(loss), steps, size, restarts, random_start, 0.0, early_stop)
-    settings = {
-        "steps": steps,
-        "step_size": size,
-        "restarts": restarts,
-        "random_start": random_start,
-        "loss": loss,
-        "early_stop": early_stop,
-        "samples": samples,
-    }
-    return run(problem, "pgd", how, settings, control, seed, eps, progress)
+    return run(problem, "pgd", how, control, seed, eps, progress)
 
 
 def bim(
@@ -123,10 +113,8 @@ def bim(
     at_least(1, steps=steps)
     problem = pose(model, x, y, eps=eps, norm=norm, target=target, seed=seed, batch_size=batch_size, samples=samples)
     size = eps / steps if step_size is None else step_size
-    at_least(0, step_size=size)
     how = Walk(named_loss(loss), steps, size, early_stop=early_stop)
-    settings = {"steps": steps, "step_size": size, "loss": loss, "early_stop": early_stop, "samples": samples}
-    return run(problem, "bim", how, settings, control, seed, eps, progress)
+    return run(problem, "bim", how, control, seed, eps, progress)
 
 
 def momentum(
@@ -174,17 +162,7 @@ def momentum(
     tensor([True])
     """
     at_least(1, steps=steps)
-    at_least(0, decay=decay)
     problem = pose(model, x, y, eps=eps, norm=norm, target=target, seed=seed, batch_size=batch_size, samples=samples)
     size = eps / steps if step_size is None else step_size
-    at_least(0, step_size=size)
     how = Walk(named_loss(loss), steps, size, decay=decay, early_stop=early_stop)
-    settings = {
-        "steps": steps,
-        "step_size": size,
-        "decay": decay,
-        "loss": loss,
-        "early_stop": early_stop,
-        "samples": samples,
-    }
-    return run(problem, "momentum", how, settings, control, seed, eps, progress)
+    return run(problem, "momentum", how, control, seed, eps, progress)

@@ -194,6 +194,7 @@ NORMS: dict[str, Norm] = {
     "l2": Norm(lengths_l2, _project_l2, _fill_l2, _step_l2, _noise_l2, _inside_l2, lambda d: d**0.5),
     "l1": Norm(lengths_l1, _project_l1, _ascend_l1, _step_l1, _noise_l1, _inside_l1, lambda d: float(d)),
 }
+DUALS = {"linf": 1, "l2": 2, "l1": float("inf")}  # the order of the norm that measures gradients
 LENGTHS: dict[str, Callable[[Tensor], Radii]] = {name: norm.lengths for name, norm in NORMS.items()} | {
     "l0": lengths_l0
 }

@@ -107,6 +107,12 @@ def pose(
     return Problem(oracle, x, goal, norm, radii, Draws(seed, torch.arange(len(x), device=x.device)), clean, first)
 
 
+def measured_in(norms: tuple[str, ...], norm: str) -> None:
+    """Refuse a norm that exists but is not one of those an attack works in."""
+    if norm in LENGTHS and norm not in norms:
+        raise ArgumentError(f"norm={norm!r}: this attack works in {' or '.join(map(repr, norms))}")
+
+
 def _check_images(x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.dim() != 4 or len(x) == 0:
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__

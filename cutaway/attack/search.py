@@ -4,13 +4,29 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cutaway.attack.losses import Goal, Logits, margin
+from cutaway.attack.losses import Goal, Logits, margin, without
 from cutaway.attack.problem import Problem
 
 
 def firm(goal: Goal, logits: Logits) -> Bool[Tensor, "n"]:
     """Whether the goal is reached by more than rounding, which differs between batch sizes."""
     return margin(logits, goal)[0] > 1e-5 * logits.abs().amax(1)
+
+
+def contenders(problem: Problem, count: int) -> Int[Tensor, "n r"]:
+    """The classes whose boundaries are looked at: the target, or the likeliest others."""
+    if problem.goal.target is not None:
+        return problem.goal.target[:, None]
+    count = min(count, problem.clean.shape[1] - 1)
+    return without(problem.clean, problem.goal.label).topk(count, dim=1).indices
+
+
+def linearized(
+    part: Problem, point: Tensor, pivots: Int[Tensor, "n 1"], others: Int[Tensor, "n r"]
+) -> tuple[Logits, Float[Tensor, "n r"], Float[Tensor, "n r d"]]:
+    """Logits, and for each other class the lead of its logit over the pivot's and the gradient of that lead."""
+    logits, gradients = part.oracle.jacobian(point, torch.cat([pivots, others], 1))  # (N, 1 + R, C, H, W)
+    return logits, logits.gather(1, others) - logits.gather(1, pivots), (gradients[:, 1:] - gradients[:, :1]).flatten(2)
 
 
 class Keeper:
@@ -46,6 +62,12 @@ class Keeper:
         self.success[rows[better]] = success[better]
         self.score[rows[better]] = score[better]
         return better
+
+    def give_back(self, problem: Problem, failed: Bool[Tensor, "n"] | None = None) -> None:
+        """Put the clean images where the search failed, so that a failure looks like one."""
+        failed = ~self.success if failed is None else ~self.success | failed
+        self.success[failed] = False
+        self.x[failed] = problem.x[failed]
 
     def note(self, rows: Int[Tensor, "m"], values: Float[Tensor, "m"]) -> None:
         """Add a line to the trace: the values of the examples still in the batch."""

@@ -1,7 +1,6 @@
 """The walk up the loss inside a ball that BIM, PGD and momentum share."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,10 +89,11 @@ def _accumulate(direction: Tensor, gradient: Tensor, decay: float) -> Tensor:
     return decay * direction + gradient / mean.view(-1, 1, 1, 1)
 
 
-def run(
-    problem: Problem, name: str, how: Walk, settings: dict[str, Any], control: bool, seed: int, eps: float, shown: bool
-) -> Attack:
-    """Walk, with a progress bar, and settle the result."""
+def run(problem: Problem, name: str, how: Walk, control: bool, seed: int, eps: float, shown: bool) -> Attack:
+    """Check the settings, walk with a progress bar, and settle the result."""
+    at_least(1, restarts=how.restarts)
+    at_least(0, step_size=how.step_size, decay=how.decay)
+    settings = vars(how) | {"loss": how.loss.__name__, "samples": problem.oracle.samples}
     with bar(name, how.restarts * how.steps, shown) as tick:
         keeper = walk(problem, how, tick)
     return settle(problem, name, keeper.x, keeper.lines(), settings, control, seed, eps)
