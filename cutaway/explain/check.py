@@ -15,12 +15,15 @@ from cutaway import rng
 from cutaway.errors import ArgumentError
 from cutaway.explain import check_picture
 from cutaway.explain.attribution import Attribution
-from cutaway.explain.curves import Curve, Fill, curve, places
-from cutaway.explain.frame import GAP, PASSES, checked, on
+from cutaway.explain.check_rows import ROWS
+from cutaway.explain.curves import Curve, Fill, curve, filling, places
+from cutaway.explain.frame import checked, on
+from cutaway.explain.infidelity import Infidelity, foretold, infidelity, parts
 from cutaway.explain.methods import MAPS, SIGNED
 from cutaway.explain.objective import Objective
-from cutaway.explain.picture import save, spelled
+from cutaway.explain.picture import save
 from cutaway.explain.randomize import cascade, copied, redraw_
+from cutaway.explain.sensitivity import max_sensitivity
 from cutaway.explain.similarity import magnitude, rank_correlation, ssim
 from cutaway.progress import track
 
@@ -42,6 +45,9 @@ class Check:
             fails: its picture does not need a trained model.
         deletion: output against the share of places deleted, most important first; below the random order is good.
         insertion: output against the share of places inserted; above the random order is good.
+        infidelity: how far the map is from telling what replacing parts of the input does to the explained number, with
+            the map multiplied by its best factor; below that of the same values in random places is good.
+        sensitivity: the largest relative change of each map over inputs near its own (N,); below 1 is good.
         gap: relative completeness error (N,), for methods that promise a sum; up to 0.05 is good.
         settings: the arguments.
         seed: fixes the random parameters and orders.
@@ -54,6 +60,8 @@ class Check:
     scores: Float[Tensor, " n"]
     deletion: Curve
     insertion: Curve
+    infidelity: Infidelity
+    sensitivity: Float[Tensor, " n"]
     gap: Float[Tensor, " n"] | None
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -65,12 +73,7 @@ class Check:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each test: its name, the number, what it is compared with, whether it passed, in words."""
-        name = spelled(self.method)
-        rows = [_randomization_row(name, self.score)]
-        rows += [_curve_row(each) for each in (self.deletion, self.insertion)]
-        if self.gap is not None:
-            rows.append(_completeness_row(float(self.gap.max())))
-        return rows
+        return [row for make in ROWS.values() if (row := make(self)) is not None]
 
     @property
     def verdict(self) -> str:
@@ -97,6 +100,8 @@ class Check:
         cascade = {"stages": self.stages, "rank_correlation": self.rank_correlation.tolist()}
         cascade["ssim"] = None if self.ssim is None else self.ssim.tolist()
         found = {"method": self.method, "seed": self.seed, "rows": self.rows(), "cascade": cascade, **curves}
+        found["infidelity"] = {name: each.tolist() for name, each in vars(self.infidelity).items()}
+        found["sensitivity"] = self.sensitivity.tolist()
         path.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
@@ -109,10 +114,13 @@ def check(
     steps: int = 20,
     deletion_fill: Fill = "mean",
     insertion_fill: Fill = "blur",
+    samples: int = 100,
+    radius: float = 0.02,
+    neighbours: int = 10,
     seed: int = 0,
     progress: bool = True,
 ) -> Check:
-    """Test an attribution: randomise the model from the output down, delete and insert places, add up the values.
+    """Test an attribution: randomise the model, delete and insert places, foretell changes, move the input, add up.
 
     - Weight randomisation: layer after layer, from the output down, every parameter of a copy is drawn anew (normal,
       with the mean and standard deviation of its own values) and the map is computed again, for the class the copy
@@ -120,6 +128,10 @@ def check(
       correlation| with the trained map, averaged over the stages; values keep their sign.
     - Deletion and insertion: places are replaced (put back) in the map's order, most important first, and the target's
       probability is followed. The area under the curve is compared with that of a random order.
+    - Infidelity: rectangles (intervals of signals, sets of columns) are replaced, and the change that the map foretells
+      for them is compared with that of the explained number, by the mean square of the difference. The map is first
+      multiplied by the factor that makes this smallest, and compared with its own values in random places.
+    - Max-sensitivity: the largest ‖Φ(y) − Φ(x)‖ / ‖Φ(x)‖ over inputs y near x, for the same class.
     - Completeness: for methods that promise it, the values sum to the change of the explained number.
 
     Args:
@@ -129,15 +141,19 @@ def check(
         stages: into how many stages the cascade is grouped at most.
         steps: into how many shares the places are cut.
         deletion_fill, insertion_fill: what stands in a deleted place: "mean" of the image's channel, "blur", "zero", a
-            number or a tensor.
-        seed: fixes the random parameters and orders.
+            number or a tensor. Infidelity takes that of deletion.
+        samples: how many rectangles the infidelity is averaged over.
+        radius: how far max-sensitivity moves each number of the input at most.
+        neighbours: how many moved inputs it tries; each costs the method once more.
+        seed: fixes the random parameters, orders, rectangles and moves.
         progress: whether to show a progress bar on a terminal.
 
     Raises:
-        ArgumentError: x does not fit the attribution, the model has no parameters, or stages or steps is below 1.
+        ArgumentError: x does not fit the attribution, the model has no parameters, or a number is out of range.
 
     Source: J. Adebayo et al., Sanity Checks for Saliency Maps, 2018 (cascading randomisation); V. Petsiuk, A. Das,
-    K. Saenko, RISE, 2018, section 4.3 (insertion and deletion).
+    K. Saenko, RISE, 2018, section 4.3 (insertion and deletion); C.-K. Yeh et al., On the (In)fidelity and Sensitivity
+    of Explanations, 2019, definitions 2.1 and 3.1.
 
     >>> import torch
     >>> from cutaway.explain import gradient
@@ -147,8 +163,11 @@ def check(
     ('2', '0')
     """
     x = checked(x)
-    if stages < 1 or steps < 1:
-        raise ArgumentError(f"check needs stages >= 1 and steps >= 1, got {stages=}, {steps=}")
+    if min(stages, steps, samples, neighbours) < 1 or radius <= 0:
+        raise ArgumentError(
+            "check needs stages, steps, samples and neighbours of at least 1 and a radius above 0, got "
+            f"{stages=}, {steps=}, {samples=}, {neighbours=}, {radius=}"
+        )
     if len(x) != len(attribution.values):
         raise ArgumentError(f"the attribution explains {len(attribution.values)} examples, but x holds {len(x)}")
     graph = G.capture(model, x)
@@ -164,7 +183,23 @@ def check(
     curves = {
         kind: curve(kind, graph, x, goal, importance, fill=fill, steps=steps, seed=seed) for kind, fill in fills.items()
     }
+    filled = filling(x, deletion_fill)
+    weights = foretold(attribution.method, attribution.values, x, filled)
+    faithful = infidelity(graph, x, goal, weights, filled, parts(x, samples, seed), seed)
+    sensitivity = max_sensitivity(
+        MAPS[attribution.method],
+        graph,
+        x,
+        goal,
+        attribution.values,
+        attribution.settings,
+        radius=radius,
+        samples=neighbours,
+        seed=seed,
+        progress=progress,
+    )
     settings = {"stages": stages, "steps": steps, "deletion_fill": deletion_fill, "insertion_fill": insertion_fill}
+    settings |= {"samples": samples, "radius": radius, "neighbours": neighbours}
     return Check(
         method=attribution.method,
         stages=tuple(label for label, _ in groups),
@@ -173,6 +208,8 @@ def check(
         scores=1 - correlations.abs().mean(0).cpu(),
         deletion=curves["deletion"],
         insertion=curves["insertion"],
+        infidelity=faithful,
+        sensitivity=sensitivity,
         gap=attribution.gap,
         settings=settings,
         seed=seed,
@@ -198,31 +235,3 @@ def _cascade_maps(
                 drawn.add(id(parameters[name]))
         maps.append(compute(twin, x, Objective(attribution.of, None), **attribution.settings).values)
     return maps
-
-
-def _randomization_row(name: str, score: float) -> dict[str, Any]:
-    passed = score >= PASSES
-    words = (
-        f"With random parameters {name} draws another map (score {score:.2f}): it depends on what was learned."
-        if passed
-        else f"With random parameters {name} draws much the same map (score {score:.2f}): do not read it as what the "
-        "model has learned."
-    )
-    return {"test": "weight randomisation", "value": score, "against": PASSES, "passed": passed, "words": words}
-
-
-def _curve_row(curve: Curve) -> dict[str, Any]:
-    area, random = float(curve.area.mean()), float(curve.random_area.mean())
-    passed = curve.gain > 0
-    verb, effect = ("Deleting", "lowers") if curve.kind == "deletion" else ("Inserting", "raises")
-    degree = "more" if passed else "no more"
-    words = f"{verb} the places it marks {effect} the output {degree} than {verb.lower()} random ones "
-    words += f"(area {area:.3f} against {random:.3f})."
-    return {"test": curve.kind, "value": area, "against": random, "passed": passed, "words": words}
-
-
-def _completeness_row(gap: float) -> dict[str, Any]:
-    words = (
-        f"The values {'add' if gap <= GAP else 'do not add'} up to the change of the output (largest error {gap:.1%})."
-    )
-    return {"test": "completeness", "value": gap, "against": GAP, "passed": gap <= GAP, "words": words}

@@ -25,7 +25,9 @@ def draw(check: "Check") -> "Figure":
     _cascade(left, check)
     _curve(middle, check.deletion)
     _curve(right, check.insertion)
-    figure.suptitle(f"{spelled(check.method)}: sanity score {check.score:.2f}", fontsize=11)
+    unexplained, moved = float(check.infidelity.unexplained.mean()), float(check.sensitivity.nanmean())
+    words = f"{spelled(check.method)}: sanity score {check.score:.2f}, {unexplained:.0%} of the changes unexplained "
+    figure.suptitle(f"{words}(infidelity), max-sensitivity {moved:.2f}", fontsize=11)
     return figure
 
 

@@ -85,6 +85,7 @@ def test_a_map_that_knows_the_answer_beats_a_random_order():
     checked = explain.check(explain.gradient_x_input(net, x, 1), net, x, deletion_fill=0.0, insertion_fill="zero")
     assert checked.deletion.gain > 0.1 and checked.insertion.gain > 0.1
     assert all(row["passed"] for row in checked.rows()[1:])
+    assert checked.infidelity.unexplained.max() < 1e-12  # the model is linear: the map foretells every change
 
 
 def test_equal_importance_is_ordered_by_chance():
@@ -120,7 +121,8 @@ def test_completeness_is_reported_where_it_is_promised(mixed, x):
     row = fine.rows()[-1]
     assert row["test"] == "completeness" and row["passed"] and row["value"] <= 0.02
     other = explain.check(explain.gradient(mixed, x), mixed, x, steps=2, progress=False)
-    assert [row["test"] for row in other.rows()] == ["weight randomisation", "deletion", "insertion"]
+    tests = ["weight randomisation", "deletion", "insertion", "infidelity", "max-sensitivity"]
+    assert [row["test"] for row in other.rows()] == tests
 
 
 def test_a_check_is_drawn_and_saved(mixed, x, tmp_path):
@@ -129,6 +131,7 @@ def test_a_check_is_drawn_and_saved(mixed, x, tmp_path):
     saved = json.loads(checked.save(tmp_path / "check.json").read_text())
     assert saved["cascade"]["stages"] == list(checked.stages)
     assert len(saved["deletion"]["values"][0]) == 4
+    assert saved["infidelity"]["values"] == checked.infidelity.values.tolist() and len(saved["sensitivity"]) == 3
     with pytest.raises(ArgumentError, match=r"check\.txt"):
         checked.save(tmp_path / "check.txt")
 
@@ -146,6 +149,8 @@ def test_wrong_arguments_are_refused(mixed, x):
         explain.check(found, mixed, x[:2])
     with pytest.raises(ArgumentError, match="stages=0"):
         explain.check(found, mixed, x, stages=0)
+    with pytest.raises(ArgumentError, match=r"radius=0"):
+        explain.check(found, mixed, x, radius=0)
     plain = explain.gradient(lambda x: x.sum(1, keepdim=True), torch.rand(2, 3), 0)
     with pytest.raises(ArgumentError, match="no parameters"):
         explain.check(plain, lambda x: x.sum(1, keepdim=True), torch.rand(2, 3))
