@@ -4,9 +4,12 @@ from cutaway.attack.apgd import apgd
 from cutaway.attack.auto import Effort, auto_attack
 from cutaway.attack.carlini import carlini_wagner
 from cutaway.attack.deepfool import deepfool
+from cutaway.attack.elastic import elastic_net
 from cutaway.attack.evaluate import evaluate
 from cutaway.attack.fab import fab
 from cutaway.attack.iterative import bim, momentum, pgd
+from cutaway.attack.jsma import jsma
+from cutaway.attack.lbfgs import lbfgs
 from cutaway.attack.norms import NORMS
 from cutaway.attack.oracle import MaskedGradientWarning
 from cutaway.attack.problem import ModelModeWarning
@@ -29,9 +32,12 @@ __all__ = [
     "bim",
     "carlini_wagner",
     "deepfool",
+    "elastic_net",
     "evaluate",
     "fab",
     "fgsm",
+    "jsma",
+    "lbfgs",
     "load",
     "momentum",
     "pgd",

@@ -49,7 +49,7 @@ def _descend(part: Problem, rows: Tensor, keeper: Keeper, weight: Tensor, how: d
         point = (tanh + 1) / 2
         answer = part.oracle.ascent(point, loss, part.goal)
         distance = lengths_l2(point - part.x)
-        ok = through(part.goal, answer)
+        ok = through(part.goal, answer.logits, answer.value)
         keeper.offer(rows[here], point, ok, -distance)
         keeper.note(rows[here], distance)
         done[here[ok]] = True

@@ -64,6 +64,12 @@ def cross_entropy(logits: Logits, goal: Goal) -> tuple[Values, Logits]:
     return value, goal.sign * others.scatter(1, goal.pivot[:, None], -1.0)
 
 
+def exact_cross_entropy(logits: Logits, goal: Goal) -> tuple[Values, Logits]:
+    """−log p(label), or log p(target), with its true gradient, for methods that go by its length."""
+    value, _ = cross_entropy(logits, goal)
+    return value, goal.sign * (logits.softmax(1) - F.one_hot(goal.pivot, logits.shape[1]).to(logits.dtype))
+
+
 def margin(logits: Logits, goal: Goal) -> tuple[Values, Logits]:
     """Largest other logit minus the label's, or the target's minus the largest other: positive when the goal is met."""
     best, rival = without(logits, goal.pivot).max(1)

@@ -126,6 +126,13 @@ def _noise_l1(x: Images, radii: Radii, draws: Draws, *name: object) -> Images:
     return _ascend_l1(x, torch.where(x < 0.5, rank, -rank), radii)
 
 
+def _noise_l0(x: Images, radii: Radii, draws: Draws, *name: object) -> Images:
+    """As many random pixels as the radius says, every channel at its farther end."""
+    rank = draws.uniform(tuple(x.shape[2:]), *name).flatten(1).argsort(1).argsort(1)  # (N, H·W)
+    chosen = (rank < radii[:, None]).view(-1, 1, *x.shape[2:])
+    return torch.where(chosen, torch.where(x < 0.5, 1.0, 0.0).to(x.dtype), x)
+
+
 def _inside_linf(x: Images, radii: Radii, draws: Draws, *name: object) -> Images:
     shift = (2 * draws.uniform(tuple(x.shape[1:]), *name) - 1).to(x.dtype)
     return (x + spread(radii, x) * shift).clamp(0, 1)
@@ -198,3 +205,4 @@ DUALS = {"linf": 1, "l2": 2, "l1": float("inf")}  # the order of the norm that m
 LENGTHS: dict[str, Callable[[Tensor], Radii]] = {name: norm.lengths for name, norm in NORMS.items()} | {
     "l0": lengths_l0
 }
+NOISES: dict[str, Callable[..., Images]] = {name: norm.noise for name, norm in NORMS.items()} | {"l0": _noise_l0}

@@ -7,7 +7,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cutaway.attack.losses import Goal, Logits, Loss, Values, margin
-from cutaway.attack.oracle import Answer
 from cutaway.attack.problem import Problem
 from cutaway.attack.search import Keeper, firm
 
@@ -26,9 +25,9 @@ def hinge(confidence: float) -> Loss:
     return loss
 
 
-def through(goal: Goal, answer: Answer) -> Bool[Tensor, "n"]:
-    """Whether nothing of the hinge is left, by more than rounding."""
-    return firm(goal, answer.logits) & (answer.value == 0)
+def through(goal: Goal, logits: Logits, left: Values) -> Bool[Tensor, "n"]:
+    """Whether nothing of the hinge is left, and the goal is reached by more than rounding."""
+    return firm(goal, logits) & (left == 0)
 
 
 class Patience:

@@ -44,6 +44,10 @@ class Problem:
         """The row of the table of norms."""
         return NORMS[self.norm]
 
+    def lengths(self, change: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
+        """Sizes of changes in the problem's norm, which need not have a ball."""
+        return LENGTHS[self.norm](change)
+
     @property
     def solved(self) -> Bool[Tensor, "n"]:
         """Which examples need no perturbation."""

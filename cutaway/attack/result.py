@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cutaway.attack import panel
-from cutaway.attack.norms import LENGTHS, NORMS, spread
+from cutaway.attack.norms import LENGTHS, NOISES, NORMS, spread
 from cutaway.attack.problem import Problem
 from cutaway.errors import ArgumentError, CutawayError
 
@@ -203,10 +203,8 @@ def settle(
     )
 
 
-def _control(problem: Problem, distance: Tensor, seed: int) -> Attack | None:
-    if problem.norm not in NORMS:
-        return None
-    noise = problem.geometry.noise(problem.x, distance, problem.draws, "control")
+def _control(problem: Problem, distance: Tensor, seed: int) -> Attack:
+    noise = NOISES[problem.norm](problem.x, distance, problem.draws, "control")
     posed = Problem(problem.oracle, problem.x, problem.goal, problem.norm, distance, problem.draws, problem.clean)
     nothing = torch.empty(0, len(noise), device=noise.device)
     return settle(posed, "random_noise", noise, nothing, {"as": "control"}, False, seed, None)

@@ -41,6 +41,12 @@ TABLE = {
     "carlini_wagner": Row(
         attack.carlini_wagner, ("l2",), bounded=False, settings={"steps": 60, "searches": 5, "rate": 0.1, "weight": 0.1}
     ),
+    "lbfgs": Row(attack.lbfgs, ("l2",), bounded=False, settings={"steps": 20, "searches": 6}),
+    "elastic_net": Row(
+        attack.elastic_net, ("l1",), bounded=False, settings={"steps": 60, "searches": 5, "rate": 0.05, "weight": 0.1}
+    ),
+    "jsma": Row(attack.jsma, ("l0",), bounded=False, settings={"share": 0.8}),
+    "jsma in both directions": Row(attack.jsma, ("l0",), bounded=False, settings={"share": 0.5, "direction": "both"}),
     "fab": Row(attack.fab, ALL, bounded=False, settings={"steps": 30}),
     "auto_attack": Row(
         attack.auto_attack, ALL, targeted=False, settings={"effort": attack.Effort(steps=15, targets=2, queries=30)}
