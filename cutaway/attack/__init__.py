@@ -2,21 +2,26 @@
 
 from cutaway.attack.apgd import apgd
 from cutaway.attack.auto import Effort, auto_attack
+from cutaway.attack.boundary import boundary
 from cutaway.attack.carlini import carlini_wagner
 from cutaway.attack.deepfool import deepfool
 from cutaway.attack.elastic import elastic_net
 from cutaway.attack.evaluate import evaluate
 from cutaway.attack.fab import fab
+from cutaway.attack.hop_skip_jump import hop_skip_jump
 from cutaway.attack.iterative import bim, momentum, pgd
 from cutaway.attack.jsma import jsma
 from cutaway.attack.lbfgs import lbfgs
 from cutaway.attack.norms import NORMS
 from cutaway.attack.oracle import MaskedGradientWarning
+from cutaway.attack.patch import Patch, Placing, Trials, patch
 from cutaway.attack.problem import ModelModeWarning
 from cutaway.attack.result import Attack, load
 from cutaway.attack.robustness import Check, Rate, RobustnessReport, wilson
 from cutaway.attack.square import square
 from cutaway.attack.steps import fgsm, random_noise
+from cutaway.attack.transfer import MeanLogits, transfer
+from cutaway.attack.universal import Universal, universal
 
 __all__ = [
     "NORMS",
@@ -24,24 +29,34 @@ __all__ = [
     "Check",
     "Effort",
     "MaskedGradientWarning",
+    "MeanLogits",
     "ModelModeWarning",
+    "Patch",
+    "Placing",
     "Rate",
     "RobustnessReport",
+    "Trials",
+    "Universal",
     "apgd",
     "auto_attack",
     "bim",
+    "boundary",
     "carlini_wagner",
     "deepfool",
     "elastic_net",
     "evaluate",
     "fab",
     "fgsm",
+    "hop_skip_jump",
     "jsma",
     "lbfgs",
     "load",
     "momentum",
+    "patch",
     "pgd",
     "random_noise",
     "square",
+    "transfer",
+    "universal",
     "wilson",
 ]

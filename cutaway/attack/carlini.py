@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cutaway.attack.adam import Adam
 from cutaway.attack.norms import lengths_l2, spread
 from cutaway.attack.oracle import Model
 from cutaway.attack.penalty import Patience, bisect, hinge, through
@@ -18,27 +19,10 @@ from cutaway.progress import Tick, bar
 INSET = 1 - 1e-4  # pixels at exactly 0 or 1 are taken in by this much, else tanh could never move them
 
 
-class _Adam:
-    """Adam, with rows that can leave."""
-
-    def __init__(self, like: Tensor, rate: float) -> None:
-        self.mean, self.square, self.count, self.rate = torch.zeros_like(like), torch.zeros_like(like), 0, rate
-
-    def step(self, gradient: Tensor) -> Tensor:
-        self.count += 1
-        self.mean = 0.9 * self.mean + 0.1 * gradient
-        self.square = 0.999 * self.square + 0.001 * gradient.square()
-        mean, square = self.mean / (1 - 0.9**self.count), self.square / (1 - 0.999**self.count)
-        return -self.rate * mean / (square.sqrt() + 1e-8)
-
-    def keep(self, stay: Tensor) -> None:
-        self.mean, self.square = self.mean[stay], self.square[stay]
-
-
 def _descend(part: Problem, rows: Tensor, keeper: Keeper, weight: Tensor, how: dict, tick: Tick) -> Tensor:
     """Minimise ‖x′ − x‖² + weight · max(confidence − margin, 0) over w, x′ = (tanh w + 1)/2; say who succeeded."""
     w = torch.atanh((2 * part.x - 1) * INSET)
-    adam = _Adam(w, how["rate"])
+    adam = Adam(w, how["rate"])
     here = torch.arange(len(rows), device=rows.device)
     done = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
     patience, loss = Patience(how["steps"], part.x[:, 0, 0, 0]), hinge(how["confidence"])

@@ -24,10 +24,10 @@ def _probe(part: Problem, point: Tensor, radius: Tensor, step: int, numbers: ran
     random = part.draws.normal if part.norm == "l2" else lambda size, *name: 2 * part.draws.uniform(size, *name) - 1
     noise = torch.stack([random(shape, "probe", step, number) for number in numbers], 1)  # (N, B, C, H, W)
     noise = noise / noise.flatten(2).norm(dim=2).view(*noise.shape[:2], 1, 1, 1)
-    probes = (point[:, None] + spread(radius, noise) * noise.to(point.dtype)).clamp(0, 1)
+    probes = (point[:, None] + (spread(radius, noise) * noise).to(point.dtype)).clamp(0, 1)
     many = part.keep(torch.arange(len(point), device=point.device).repeat_interleave(len(numbers)))
     signs = decide(many, probes.flatten(0, 1)).view(len(point), -1).double() * 2 - 1
-    return ((probes - point[:, None]).double() / spread(radius.double(), noise)).flatten(2), signs
+    return ((probes - point[:, None]).double() / spread(radius, noise)).flatten(2), signs
 
 
 def _uphill(part: Problem, point: Tensor, radius: Tensor, step: int, probes: int) -> Tensor:
@@ -81,7 +81,7 @@ def search(problem: Problem, keeper: Keeper, rows: Tensor, steps: int, probes: i
         keeper.offer(rows, point, torch.ones_like(rows, dtype=torch.bool), -distance)
         radius = torch.full_like(before, FIRST_RADIUS) if step == 1 else root * within * before
         count = min(int(probes * step**0.5), MOST_PROBES)
-        direction = _uphill(part, point, radius.to(point.dtype).clamp(min=1e-6), step, count)
+        direction = _uphill(part, point, radius.clamp(min=1e-6), step, count)
         point, there = _jump(part, point, direction, step)
         before = part.lengths(point - part.x)
         point = to_boundary(part, point, halvings)

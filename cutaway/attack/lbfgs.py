@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.attack.boxed import minimize
-from cutaway.attack.losses import exact_cross_entropy
+from cutaway.attack.losses import log_success
 from cutaway.attack.norms import lengths_l2
 from cutaway.attack.oracle import Model
 from cutaway.attack.penalty import bisect
@@ -28,7 +28,7 @@ def _descend(
 
     def ask(points: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
         images, goal = points.view(-1, *shape), part.goal.keep(here)
-        answer = part.oracle.ascent(images, exact_cross_entropy, goal)
+        answer = part.oracle.ascent(images, log_success, goal)
         change = points - flat[here]
         won = firm(goal, answer.logits)
         distance = lengths_l2(change)
@@ -36,7 +36,7 @@ def _descend(
         keeper.note(rows[here], distance)
         done[here[won]] = True
         tick(keeper.words())
-        # The loss of an attack is to rise: its fall is what distance is traded for.
+        # The log-probability is to rise, so that its negative is the loss.
         value = change.square().sum(1) - weight[here] * answer.value
         return value, 2 * change - weight[here, None] * answer.gradient.flatten(1)
 
@@ -62,8 +62,8 @@ def lbfgs(
 ) -> Attack:
     """Minimise c·‖δ‖² + loss inside the box by L-BFGS, searching for the largest c that succeeds.
 
-    The loss is −log p(target), or log p(label) without a target. All images are minimised at once, each with its own
-    step, curvature and c (a solver for one function at a time would ask the model for one image at a time).
+    The loss is −log p(target), or −log(1 − p(label)) without a target. All images are minimised at once, each with
+    its own step, curvature and c (a solver for one function at a time would ask the model for one image at a time).
 
     Args:
         model: module or function from images (N, C, H, W) to logits (N, K), differentiable.

@@ -64,10 +64,14 @@ def cross_entropy(logits: Logits, goal: Goal) -> tuple[Values, Logits]:
     return value, goal.sign * others.scatter(1, goal.pivot[:, None], -1.0)
 
 
-def exact_cross_entropy(logits: Logits, goal: Goal) -> tuple[Values, Logits]:
-    """−log p(label), or log p(target), with its true gradient, for methods that go by its length."""
-    value, _ = cross_entropy(logits, goal)
-    return value, goal.sign * (logits.softmax(1) - F.one_hot(goal.pivot, logits.shape[1]).to(logits.dtype))
+def log_success(logits: Logits, goal: Goal) -> tuple[Values, Logits]:
+    """The log-probability of what is wanted, log p(target) or log(1 − p(label)), with its true gradient."""
+    all_of_it = logits.logsumexp(1)
+    if goal.target is not None:
+        wanted = F.one_hot(goal.target, logits.shape[1]).to(logits.dtype)
+        return _pick(logits, goal.target) - all_of_it, wanted - logits.softmax(1)
+    others = without(logits, goal.label)
+    return others.logsumexp(1) - all_of_it, others.softmax(1) - logits.softmax(1)
 
 
 def margin(logits: Logits, goal: Goal) -> tuple[Values, Logits]:

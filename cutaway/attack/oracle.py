@@ -20,7 +20,7 @@ class MaskedGradientWarning(UserWarning):
 
 
 Model = nn.Module | Callable[[Tensor], Tensor]
-BLACK_BOX = "square (or random_noise)"
+BLACK_BOX = "square, boundary, hop_skip_jump, transfer from another model (or random_noise)"
 
 
 @contextmanager

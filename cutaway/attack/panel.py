@@ -53,6 +53,20 @@ def draw(attack: "Attack", rows: int | list[int], names: list[str] | None) -> "F
     return figure
 
 
+def strip(images: list[np.ndarray], texts: list[str], title: str) -> "Figure":
+    """Images in a row with a text under each."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(2.0 * len(images), 5.0), 2.8), layout="constrained")
+    for axis, image, text in zip(figure.subplots(1, len(images), squeeze=False)[0], images, texts, strict=True):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_xlabel(text, fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
 NORM_NAMES = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 

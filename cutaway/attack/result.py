@@ -1,6 +1,7 @@
 """What an attack found: checked against its bound, verified by a fresh forward pass, with its random control."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,16 +88,22 @@ class Attack:
 
     def save(self, path: str | Path) -> Path:
         """Write everything to a .safetensors file, or the plot to a picture (.png, .svg, .pdf, .jpg)."""
-        path = Path(path)
-        if path.suffix in PICTURES:
-            self.plot().savefig(path, dpi=150, bbox_inches="tight")
-        elif path.suffix == ".safetensors":
-            save_file(_tensors(self), path, metadata={"attack": json.dumps(_words(self))})
-        else:
-            raise ArgumentError(
-                f"cannot save to {path.name!r}: expected a name ending in .safetensors, .png, .svg or .pdf"
-            )
-        return path
+        return store(path, self.plot, _tensors(self), "attack", _words(self))
+
+
+def store(
+    path: str | Path, plot: "Callable[[], Figure]", tensors: dict[str, Tensor], kind: str, words: dict[str, Any]
+) -> Path:
+    """Write a result's tensors and words to a .safetensors file, or its plot to a picture."""
+    path = Path(path)
+    if path.suffix in PICTURES:
+        plot().savefig(path, dpi=150, bbox_inches="tight")
+    elif path.suffix == ".safetensors":
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(whole, path, metadata={kind: json.dumps(words)})
+    else:
+        raise ArgumentError(f"cannot save to {path.name!r}: expected a name ending in .safetensors, .png, .svg or .pdf")
+    return path
 
 
 TENSORS = ("x", "original", "label", "target", "success", "distance", "before", "after", "confidence_before",
@@ -109,7 +116,7 @@ SHARED = ("original", "label", "target", "before", "confidence_before")  # the c
 
 def _tensors(attack: Attack, prefix: str = "") -> dict[str, Tensor]:
     names = [name for name in TENSORS if getattr(attack, name) is not None and not (prefix and name in SHARED)]
-    own = {prefix + name: getattr(attack, name).contiguous() for name in names}
+    own = {prefix + name: getattr(attack, name) for name in names}
     return own if attack.control is None else own | _tensors(attack.control, "control.")
 
 
