@@ -3,7 +3,7 @@
 from cutaway.visualize.classic import Panels, city, denoise, edges, lines, match, panels, smooth, sobel
 from cutaway.visualize.colour import colour_matrix, spectrum
 from cutaway.visualize.dream import Dream, dream
-from cutaway.visualize.examples import Examples, dataset_examples
+from cutaway.visualize.examples import Examples
 from cutaway.visualize.field import Field, receptive_field
 from cutaway.visualize.filters import Filters, filters
 from cutaway.visualize.gallery import Gallery, Portrait, gallery, portrait
@@ -11,6 +11,7 @@ from cutaway.visualize.objective import Objective, custom
 from cutaway.visualize.optimize import Optimized, optimize
 from cutaway.visualize.parametrize import MACO, PARAMETRIZATIONS, Fourier, Pixels
 from cutaway.visualize.priors import PRIORS, priors
+from cutaway.visualize.search import dataset_examples
 from cutaway.visualize.style import Styled, gram, style, style_nodes
 from cutaway.visualize.targets import (
     blur,

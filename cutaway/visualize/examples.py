@@ -1,25 +1,19 @@
 """The examples of a data set that excite the units of a layer most, and the crops that do it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from cutaway import graph as G
-from cutaway.data import Dataset
-from cutaway.errors import ArgumentError, nearest
-from cutaway.progress import track
+from cutaway.errors import ArgumentError
 from cutaway.visualize import picture
-from cutaway.visualize.field import Field, receptive_field
-from cutaway.visualize.network import home
+from cutaway.visualize.field import Field
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-BY = ("max", "mean")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +68,18 @@ class Examples:
         Raises:
             ArgumentError: the two are not of one layer and kind.
         """
+        index = torch.where(other.index >= 0, other.index + self.seen, -1)
+        images = {i + self.seen: image for i, image in other.images.items()}
+        return self.joined(replace(other, index=index, images=images))
+
+    def joined(self, other: "Examples") -> "Examples":
+        """The best of this and another pass whose indices count through the same data."""
         if (self.layer, self.by, len(self.scores)) != (other.layer, other.by, len(other.scores)):
             raise ArgumentError(f"examples of {self.layer} by {self.by} and of {other.layer} by {other.by} differ")
-        index = torch.where(other.index >= 0, other.index + self.seen, -1)
-        best = _best(self.scores.shape[1], (self.scores, self.index, self.place), (other.scores, index, other.place))
-        known = {**self.images, **{i + self.seen: image for i, image in other.images.items()}}
-        kept = _kept(known, best[1])
+        best = best_of(
+            self.scores.shape[1], (self.scores, self.index, self.place), (other.scores, other.index, other.place)
+        )
+        kept = kept_of({**self.images, **other.images}, best[1])
         return replace(self, scores=best[0], index=best[1], place=best[2], images=kept, seen=self.seen + other.seen)
 
     def plot(self, units: Iterable[int] | None = None, crops: bool = True, columns: int = 9) -> "Figure":
@@ -128,108 +128,24 @@ class Examples:
         return unit
 
 
-def dataset_examples(
-    model: nn.Module | Callable,
-    data: Dataset | Tensor | Iterable,
-    layer: str,
-    *,
-    k: int = 9,
-    by: str = "max",
-    batch_size: int = 32,
-    progress: bool = True,
-) -> Examples:
-    """Find the examples that excite each unit of a layer most, exactly, for all units in one pass.
-
-    Memory holds one batch and the examples found, however large the data are.
-
-    Args:
-        model: a module or function of (N, C, H, W).
-        data: a data set, a tensor (N, …), or an iterable of batches x or (x, y), which is read once.
-        layer: a node or module by name, whose value is (N, U, …).
-        k: how many for each unit.
-        by: a unit's "max" over its places, or its "mean".
-        batch_size: of data sets and tensors.
-        progress: show a bar on a terminal.
-
-    Returns:
-        scores, indices, places and the examples themselves. Of equal scores the earlier example comes first. Passes
-        over several parts of the data are joined by `Examples.merged`.
-
-    Raises:
-        ArgumentError: k or batch_size is below 1, `by` is unknown, the layer holds no units, or there are no data.
-        LookupFailure: no node or module has this name.
-
-    Source: M. D. Zeiler, R. Fergus, Visualizing and Understanding Convolutional Networks, 2014, section 4.1.
-
-    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
-    >>> dataset_examples(net, torch.rand(20, 1, 6, 6), "1", k=3).scores.shape
-    torch.Size([2, 3])
-    """
-    if k < 1 or batch_size < 1:
-        raise ArgumentError(f"k={k}, batch_size={batch_size}: expected at least 1 of each")
-    if by not in BY:
-        raise nearest(by, BY, "way to sum a map up")
-    there = home(model)
-    found: Examples | None = None
-    for x in track(_batches(data, batch_size), "searching examples", progress):
-        part = _of_batch(model, x, layer, k, by, there)
-        found = part if found is None else found.merged(part)
-    if found is None:
-        raise ArgumentError("the data are empty: no example can be the best")
-    return found
-
-
-def _of_batch(
-    model: nn.Module | Callable, x: Tensor, layer: str, k: int, by: str, there: Mapping[str, Any]
-) -> Examples:
-    """The best examples of one batch."""
-    moved = x.to(**there) if x.is_floating_point() else x.to(there.get("device", x.device))
-    plain = G.capture(model, moved)
-    graph, node = plain.optimized(), plain[layer]
-    if node.shape is None or len(node.shape) < 2:
-        raise ArgumentError(f"layer {layer!r} holds shape {node.shape}, no units (N, U, …)")
-    graph = graph if node.name in graph.by_name else plain
-    asked = graph[node.name]
-    values = graph.gradient(of=asked, wrt=[asked]).evaluate(moved)[0][asked].cpu()  # (n, U, …)
-    flat = values.flatten(2) if values.dim() > 2 else values[..., None]  # (n, U, P)
-    top = flat.max(2)
-    scores = top.values if by == "max" else flat.mean(2)
-    sizes = values.shape[2:]
-    where = torch.stack(torch.unravel_index(top.indices, sizes), 2) if sizes else top.indices[..., None][..., :0]
-    units = scores.shape[1]
-    empty = (
-        torch.full((units, k), -torch.inf, dtype=scores.dtype),
-        torch.full((units, k), -1),
-        torch.zeros(units, k, len(sizes), dtype=torch.long),
-    )
-    index = torch.arange(len(x)).expand(units, -1)
-    best = _best(k, empty, (scores.T, index, where.transpose(0, 1)))
-    images = _kept(dict(enumerate(x.detach().cpu())), best[1])
-    return Examples(*best, images, receptive_field(plain, node), node.name, by, len(x))
-
-
 Ranked = tuple[Tensor, Tensor, Tensor]  # scores, indices, places
 
 
-def _best(k: int, old: Ranked, new: Ranked) -> Ranked:
-    """The k best of both, unit by unit; earlier ones first where scores are equal."""
+def best_of(k: int, old: Ranked, new: Ranked) -> Ranked:
+    """The k best of both, unit by unit; earlier examples first where scores are equal, whoever met them."""
     scores, index, place = (torch.cat(pair, 1) for pair in zip(old, new, strict=True))
-    order = scores.sort(dim=1, descending=True, stable=True).indices
-    order = order.gather(1, (index.gather(1, order) < 0).to(torch.uint8).sort(dim=1, stable=True).indices)[:, :k]
+    order = torch.where(index < 0, torch.iinfo(index.dtype).max, index).argsort(dim=1)
+    for key in (-scores, (index < 0).to(torch.uint8)):  # each sort keeps the order of those before among equals
+        order = order.gather(1, key.gather(1, order).argsort(dim=1, stable=True))
+    order = order[:, :k]
     places = place.gather(1, order[..., None].expand(-1, -1, place.shape[2]))
     return scores.gather(1, order), index.gather(1, order), places
 
 
-def _kept(images: Mapping[int, Tensor], index: Tensor) -> dict[int, Tensor]:
+def kept_of(images: Mapping[int, Tensor], index: Tensor) -> dict[int, Tensor]:
     """The images still among the best; copies, so that a batch they came from is freed."""
-    wanted = index.unique().tolist()
-    return {i: images[i] if images[i].untyped_storage().nbytes() == images[i].nbytes else images[i].clone()
-            for i in wanted if i >= 0}  # fmt: skip
-
-
-def _batches(data: Dataset | Tensor | Iterable, batch_size: int) -> "Iterator[Tensor] | list[Tensor]":
-    if isinstance(data, Dataset):
-        data = data.x
-    if isinstance(data, Tensor):
-        return list(data.split(batch_size)) if len(data) else []
-    return (batch[0] if isinstance(batch, list | tuple) else batch for batch in data)
+    return {
+        i: images[i] if images[i].untyped_storage().nbytes() == images[i].nbytes else images[i].clone()
+        for i in index.unique().tolist()
+        if i in images
+    }

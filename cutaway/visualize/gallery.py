@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from cutaway.data import Dataset
 from cutaway.errors import ArgumentError
 from cutaway.visualize import picture
-from cutaway.visualize.examples import Examples, dataset_examples
+from cutaway.visualize.examples import Examples
 from cutaway.visualize.optimize import Optimized, optimize
+from cutaway.visualize.search import dataset_examples
 from cutaway.visualize.targets import channel, diversity
 
 if TYPE_CHECKING:
