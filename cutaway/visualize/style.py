@@ -89,7 +89,7 @@ def style(
     content_layers: Sequence[str] | Mapping[str, float] | None = None,
     style_layers: Sequence[str] | Mapping[str, float] | None = None,
     content_weight: float = 1.0,
-    style_weight: float = 100.0,
+    style_weight: float = 1000.0,
     tv_weight: float = 1.0,
     start: str = "content",
     optimizer: str = "lbfgs",

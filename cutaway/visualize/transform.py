@@ -54,8 +54,7 @@ class Scale:
 
     def draw(self, n: int, size: Size, random: torch.Generator) -> Float[Tensor, "n 3 3"]:
         """See `Transformation`."""
-        factor = self.low + (self.high - self.low) * torch.rand(n, generator=random)
-        return _linear(1 / factor, torch.zeros(n))
+        return _linear(1 / _between(self.low, self.high, n, random), torch.zeros(n))
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ class Rotate:
 
     def draw(self, n: int, size: Size, random: torch.Generator) -> Float[Tensor, "n 3 3"]:
         """See `Transformation`."""
-        angle = (2 * torch.rand(n, generator=random) - 1) * self.degrees * math.pi / 180
-        return _linear(torch.ones(n), angle)
+        reach = math.radians(self.degrees)
+        return _linear(torch.ones(n), _between(-reach, reach, n, random))
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Crop:
 
     def draw(self, n: int, size: Size, random: torch.Generator) -> Float[Tensor, "n 3 3"]:
         """See `Transformation`."""
-        share = self.low + (self.high - self.low) * torch.rand(n, generator=random)
+        share = _between(self.low, self.high, n, random)
         matrix = _linear(share, torch.zeros(n))
         room = (1 - share)[:, None] / 2 * torch.tensor([size[1], size[0]])  # (N, 2), from the centre
         matrix[:, :2, 2] = (2 * torch.rand(n, 2, generator=random) - 1) * room
@@ -132,6 +131,11 @@ def transformed(
     theta = (matrix * unit / unit[:, None])[:, :2].to(images)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _between(low: float, high: float, n: int, random: torch.Generator) -> Float[Tensor, " n"]:
+    """Uniform numbers."""
+    return low + (high - low) * torch.rand(n, generator=random)
 
 
 def _linear(factor: Float[Tensor, " n"], angle: Float[Tensor, " n"]) -> Float[Tensor, "n 3 3"]:
