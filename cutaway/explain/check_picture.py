@@ -1,5 +1,6 @@
 """The picture of a check: the cascade of randomised layers, and the insertion and deletion curves."""
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,8 +41,11 @@ def _cascade(axis: "Axes", check: "Check") -> None:
         mean = np.concatenate([[1.0], values.mean(1).numpy()])
         axis.plot(places, mean, style, color=colour, label=label, markersize=4)
     axis.axhline(0, color=GREY, linewidth=0.6)
-    axis.set_xticks(places, ["trained", *check.stages], rotation=40, ha="right", fontsize=7)
-    axis.set_ylim(-0.1, 1.05)
+    shared = os.path.commonprefix(check.stages).rpartition(".")[0]  # the same module's name before each of them
+    names = [stage.removeprefix(shared + ".") for stage in check.stages]
+    axis.set_xticks(places, ["trained", *names], rotation=40, ha="right", fontsize=7)
+    low = min(float(values.mean(1).min()) for _, values, _, _ in lines)
+    axis.set_ylim(min(-0.1, low - 0.05), 1.05)
     axis.set_title("likeness to the trained map\nas layers are randomised, from the output down", fontsize=9)
     axis.legend(fontsize=8, frameon=False)
     axis.tick_params(axis="y", labelsize=8)
