@@ -1,0 +1,153 @@
+"""The cost of one step of feature visualisation beside lucent: GoogLeNet, one channel of inception4a.
+
+    make bench-env && .bench/bin/python benchmarks/visualize.py [--repeats 9]
+
+Both optimise Fourier coefficients with Adam under lucent's standard transformations. lucent brings every image below
+224 pixels to 224 before the network sees it, so that it is measured with images of 200 pixels (224 with its border of
+12) against ours of 224, and with 128 against 128. A step's time is the process CPU time of nine steps less that of one,
+over eight; the median of interleaved repeats, of both and of their ratio in each repeat. Memory is the largest resident
+set of a process of its own while it makes twelve steps, above what it held with the network in place.
+"""
+
+import argparse
+import gc
+import importlib.metadata
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from coverage_models import define_torchvision
+
+from cutaway import nets
+from cutaway import visualize as V
+
+LAYER, CHANNEL = "inception4a", 3
+Run = Callable[[int], object]  # so many steps
+
+
+def ours(size: int) -> Run:
+    """Our `optimize` with its defaults."""
+    torch.manual_seed(0)
+    model = nets.normalized(nets.make("googlenet", seed=0), nets.IMAGENET["mean"], nets.IMAGENET["std"]).eval()
+    goal = V.channel(f"model.{LAYER}", CHANNEL)
+    return lambda steps: V.optimize(model, goal, size=size, steps=steps, progress=False)
+
+
+def lucents(size: int) -> Run:
+    """lucent's `render_vis` with its defaults, on torchvision's network."""
+    define_torchvision()
+    torchvision = importlib.import_module("torchvision")
+    param, render = (importlib.import_module(f"lucent.optvis.{name}") for name in ("param", "render"))
+    torch.manual_seed(0)
+    model = torchvision.models.googlenet(weights=None, init_weights=True, aux_logits=False).eval()
+
+    def run(steps: int) -> None:
+        """Its hooks stay, and keep what they saw: they are removed after each run."""
+        options: dict[str, Any] = {"thresholds": (steps,), "progress": False, "show_image": False}
+        render.render_vis(model, f"{LAYER}:{CHANNEL}", lambda: param.image(size), **options)
+        for module in model.modules():
+            module._forward_hooks.clear()
+        model.zero_grad()
+
+    return run
+
+
+CONTENDERS: dict[str, Callable[[], Run]] = {
+    "ours, 224 px": partial(ours, 224),
+    "lucent, 200 px (network sees 224)": partial(lucents, 200),
+    "ours, 128 px": partial(ours, 128),
+    "lucent, 128 px (network sees 224)": partial(lucents, 128),
+}
+PAIRS = [tuple(CONTENDERS)[:2], tuple(CONTENDERS)[2:]]
+
+
+def spent(run: Run, steps: int) -> float:
+    """The process CPU time of so many steps, in seconds."""
+    begin = time.process_time()
+    run(steps)
+    return time.process_time() - begin
+
+
+def speed(repeats: int) -> None:
+    """Print each contender's time for a step, and the ratios."""
+    runs = {name: make() for name, make in CONTENDERS.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            taken = (spent(run, 9) - spent(run, 1)) / 8
+            if turn:  # one round to warm up
+                times[name].append(taken)
+    for name, taken in times.items():
+        low, middle, high = min(taken) * 1e3, statistics.median(taken) * 1e3, max(taken) * 1e3
+        print(f"  {name:<36}{middle:7.0f} ms a step ({low:.0f} to {high:.0f}, n = {repeats})", flush=True)
+    for mine, theirs in PAIRS:
+        ratios = [b / a for a, b in zip(times[mine], times[theirs], strict=True)]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"  {theirs} / {mine}: {statistics.median(ratios):.2f} ({spread}, n = {repeats})", flush=True)
+
+
+def resident(peak: bool) -> float:
+    """The resident set of this process, now or at its peak, in MiB; Linux only."""
+    word = "VmHWM:" if peak else "VmRSS:"
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(word)) / 1024
+
+
+def memory(name: str) -> None:
+    """Print the peak of one contender in this process."""
+    run = CONTENDERS[name]()
+    gc.collect()
+    before = resident(peak=False)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    run(12)
+    print(f"  {name:<36}{resident(peak=True) - before:7.0f} MiB above {before:.0f}", flush=True)
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory-of", choices=list(CONTENDERS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(options.threads)
+    if options.memory_of:
+        memory(options.memory_of)
+        return
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "torch-lucent")
+    )
+    print(f"{versions}, Python {platform.python_version()}")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {_processor()}")
+    print("CPU time of a step")
+    speed(options.repeats)
+    print("peak memory of twelve steps, each in a process of its own")
+    for name in CONTENDERS:
+        told = ["--memory-of", name, "--threads", str(options.threads)]
+        subprocess.run([sys.executable, __file__, *told], check=True)
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor"
+    )
+
+
+if __name__ == "__main__":
+    main()
