@@ -126,7 +126,7 @@ def _of_all(found: Examples | None) -> Examples | None:
     images: dict[int, Tensor] = {}
     for own in exchanged({i: image for i, image in (found.images if found else {}).items() if i in wanted}):
         images |= own
-    return replace(best, images=dict(sorted(images.items())))
+    return replace(best, images=kept_of(images, best.index))
 
 
 def _own(state: str | Path | None, rank: int, size: int) -> Path | None:
