@@ -32,7 +32,7 @@ class MeanLogits(nn.Module):
         super().__init__()
         self.models = list(models)
         self.parts = nn.ModuleList(model for model in self.models if isinstance(model, nn.Module))  # their modes
-        self.training = any(part.training for part in self.parts)
+        self.training = self.parts.training = any(part.training for part in self.parts)  # else every use would warn
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Logits:
         """The mean over the models (N, K)."""

@@ -195,9 +195,9 @@ def universal(
     """
     at_least(1, epochs=epochs, per_step=per_step)
     measured_in(tuple(NORMS), norm)
-    size = eps / 4 if step_size is None else step_size
     common: dict[str, Any] = {"eps": eps, "norm": norm, "target": target, "seed": seed, "batch_size": batch_size}
     problem = pose(model, x, y, samples=samples, **common)
+    size = eps / 4 if step_size is None else step_size
     at_least(0, step_size=size)
     own, others = split(x, y, held_out)
     rest = None if others is None else pose(model, *others, **common)

@@ -12,7 +12,8 @@ class Row:
     """How to call an attack in a test, and which contracts apply.
 
     `bounded`: takes an eps. `gradients`: needs gradients. `least`: the success it has to have on the test network at
-    the test's eps, untargeted; attacks that find the smallest perturbation have to succeed everywhere.
+    the test's eps, untargeted; attacks that find the smallest perturbation have to succeed everywhere. `start`: with a
+    target it has to be given images of that class. `alone`: what it does to an image does not depend on the others.
     """
 
     call: Callable[..., attack.Attack]
@@ -21,7 +22,17 @@ class Row:
     gradients: bool = True
     targeted: bool = True
     least: float = 0.5
+    start: bool = False
+    alone: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
+
+
+def transfer_to_itself(model, x, y, **settings) -> attack.Attack:
+    return attack.transfer(model, model, x, y, **settings)
+
+
+def universal_on_all(model, x, y, **settings) -> attack.Attack:
+    return attack.universal(model, x, y, held_out=0.0, **settings).made_on
 
 
 EPS = {"linf": 0.2, "l2": 1.0, "l1": 4.0}
@@ -48,6 +59,21 @@ TABLE = {
     "jsma": Row(attack.jsma, ("l0",), bounded=False, settings={"share": 0.8}),
     "jsma in both directions": Row(attack.jsma, ("l0",), bounded=False, settings={"share": 0.5, "direction": "both"}),
     "fab": Row(attack.fab, ALL, bounded=False, settings={"steps": 30}),
+    "boundary": Row(
+        attack.boundary, ("l2",), bounded=False, gradients=False, start=True, settings={"steps": 200, "pace": 0.2}
+    ),
+    "hop_skip_jump": Row(
+        attack.hop_skip_jump,
+        ("l2", "linf"),
+        bounded=False,
+        gradients=False,
+        start=True,
+        settings={"steps": 4, "probes": 40},
+    ),
+    "transfer": Row(transfer_to_itself, ALL),
+    "universal": Row(
+        universal_on_all, ALL, targeted=False, least=0.25, alone=False, settings={"epochs": 20, "per_step": 16}
+    ),
     "auto_attack": Row(
         attack.auto_attack, ALL, targeted=False, settings={"effort": attack.Effort(steps=15, targets=2, queries=30)}
     ),

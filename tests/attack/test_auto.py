@@ -79,6 +79,53 @@ def test_it_goes_on_after_a_kill(net, digits, tmp_path, monkeypatch):
         attack.auto_attack(net, x[:5], y[:5], state=file, **few)
 
 
+def test_a_kill_while_writing_leaves_the_state_before(net, digits, tmp_path, monkeypatch):
+    x, y = digits[0][:20], digits[1][:20]
+    few = {"eps": 0.08, "effort": attack.Effort(steps=5, targets=1, queries=5), "progress": False}
+    file, write = tmp_path / "state.safetensors", auto.save_file
+
+    def torn(tensors, path, metadata):
+        if "fab-t" in metadata["survivors"]:
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+        write(tensors, path, metadata=metadata)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(auto, "save_file", torn)
+        with pytest.raises(KeyboardInterrupt):
+            attack.auto_attack(net, x, y, state=file, **few)
+    assert torch.equal(attack.auto_attack(net, x, y, state=file, **few).x, attack.auto_attack(net, x, y, **few).x)
+    with pytest.raises(RunFolderError, match="other images"):
+        attack.auto_attack(net, x, (y + 1) % 10, state=file, **few)
+
+
+def test_the_random_version_averages_twenty_gradients(net, digits, global_randomness_untouched):
+    x, y = digits[0][:12], digits[1][:12]
+    noisy = lambda images: net(images + 0.05 * torch.randn_like(images))  # noqa: E731
+    few = attack.Effort(steps=8)
+    found = attack.auto_attack(noisy, x, y, eps=0.15, version="rand", effort=few, progress=False)
+    assert list(found.settings["survivors"]) == ["clean", "apgd-ce", "apgd-dlr"]
+    assert found.asked["gradients"] % 20 == 0
+    assert found.success_rate > 0.5
+    again = attack.auto_attack(noisy, x, y, eps=0.15, version="rand", effort=few, progress=False)
+    assert torch.equal(found.x, again.x)
+    with pytest.raises(LookupError, match="unknown version 'random'"):
+        attack.auto_attack(net, x, y, eps=0.1, version="random")
+
+
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_three_classes_have_two_targets_and_no_fourth_logit(net, digits, norm):
+    three = lambda images: net(images)[:, :3]  # noqa: E731
+    rows = (digits[1] < 3).nonzero()[:12, 0]
+    x, y = digits[0][rows], digits[1][rows]
+    eps, few = {"linf": 0.2, "l1": 5.0}[norm], attack.Effort(steps=8, queries=10)
+    found = attack.auto_attack(three, x, y, eps=eps, norm=norm, effort=few, progress=False)
+    assert torch.equal(found.success, three(found.x).argmax(1) != y)
+    assert found.success_rate > 0.3
+    targeted = attack.apgd(three, x, y, eps=eps, norm=norm, loss="dlr", target=(y + 1) % 3, steps=10, progress=False)
+    assert torch.equal(targeted.success, three(targeted.x).argmax(1) == (y + 1) % 3)
+
+
 def test_survivors_only_get_fewer(net, digits):
     found = attack.auto_attack(
         net, digits[0][:60], digits[1][:60], eps=0.1, effort=attack.Effort(20, 3, 30), progress=False
