@@ -127,7 +127,7 @@ class Oracle:
             raise no_gradient(self.model, str(error).splitlines()[0]) from error
         if not _connected(graph):
             raise no_gradient(self.model, "no differentiable path leads from the images to the logits")
-        program = graph.gradient(of="output", wrt=graph.inputs[0])
+        program = graph.optimized().gradient()
         self.programs[tuple(x.shape[1:] if graph.dynamic else x.shape)] = program
         return program
 

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cutaway import graph as G
+from cutaway.errors import ArgumentError
 from cutaway.explain.attribution import Attribution, upsample
-from cutaway.explain.frame import Compute, Found, attribute, explained
+from cutaway.explain.frame import Compute, Found, at_node, attribute, explained
 from cutaway.explain.layers import map_node
 from cutaway.explain.objective import Objective, Of, Target
-from cutaway.explain.rectifiers import guided_map
 
 if TYPE_CHECKING:
     from cutaway.graph import Node
@@ -177,13 +177,30 @@ WEIGHTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def weighted_map(method: str, graph: G.Graph, x: Tensor, goal: Objective, layer: "str | Node | None" = None) -> Found:
     """Compute the map of one of `WEIGHTS` on a graph: the weighted sum of a layer's channels where it is positive."""
     maps, adjoints, target, name = maps_of(graph, x, goal, layer)
-    return Found((maps * WEIGHTS[method](maps, adjoints)).sum(1, keepdim=True).relu(), target, layer=name)
+    return Found(weighted(method, maps, adjoints), target, layer=name)
+
+
+def weighted(method: str, maps: Float[Tensor, "n c ..."], adjoints: Float[Tensor, "n c ..."]) -> Tensor:
+    """The positive part of the sum of the channels, each times its weights, (N, 1, …)."""
+    return (maps * WEIGHTS[method](maps, adjoints)).sum(1, keepdim=True).relu()
 
 
 def guided_grad_cam_map(graph: G.Graph, x: Tensor, goal: Objective, layer: "str | Node | None" = None) -> Found:
-    """Compute guided Grad-CAM on a graph."""
-    cam, guided = weighted_map("grad_cam", graph, x, goal, layer), guided_map(graph, x, goal)
-    return Found(guided.values * upsample(cam.values, tuple(x.shape[2:])), cam.target, layer=cam.layer)
+    """Compute guided Grad-CAM on a graph: one pass forward, one guided pass back, and plain backprop to the layer."""
+    node, layout = map_node(graph, layer)
+    fast = graph.optimized(keep=[node.name])
+    program = fast.gradient(wrt=[fast.inputs[0]], rules=G.rules.guided, values=[node.name])
+    values, guided = program.evaluate(x, seed=goal.adjoint)
+    target = explained(goal, values["output"])
+    try:
+        head = graph.derived(("start", node.name), lambda: G.start(fast, node.name))
+    except ArgumentError:  # the output depends on the input by ways around the layer too
+        adjoint = at_node(graph, x, goal, node)[1]
+    else:
+        adjoint = head.gradient(wrt=node.name)(values[node.name], seed=Objective(goal.of, target).adjoint)
+    cam = weighted("grad_cam", layout.as_map(values[node.name]), layout.as_map(adjoint))
+    product = next(iter(guided.values())) * upsample(cam, tuple(x.shape[2:]))
+    return Found(product, target, layer=node.name)
 
 
 CAM_MAPS: dict[str, Compute] = {
@@ -212,8 +229,8 @@ def maps_of(
 ) -> tuple[Tensor, Tensor, Tensor | None, str]:
     """A layer's maps (N, C, h, w), the adjoints there, the classes explained and the layer's name."""
     node, layout = map_node(graph, layer)
-    values, adjoints = graph.gradient(of="output", wrt=[node], values=[node]).evaluate(x, seed=goal.adjoint)
-    return layout.as_map(values[node]), layout.as_map(adjoints[node]), explained(goal, values["output"]), node.name
+    value, adjoint, output = at_node(graph, x, goal, node)
+    return layout.as_map(value), layout.as_map(adjoint), explained(goal, output), node.name
 
 
 def over_places(values: Float[Tensor, "n c ..."], total: Callable[..., Tensor]) -> Float[Tensor, "n c ..."]:

@@ -11,7 +11,7 @@ from cutaway import graph as G
 from cutaway.errors import ArgumentError
 from cutaway.explain.attribution import Attribution, upsample
 from cutaway.explain.cam import maps_of, over_places
-from cutaway.explain.frame import Found, attribute, numbers, repeats, settled
+from cutaway.explain.frame import Found, attribute, numbers, outputs, repeats, settled
 from cutaway.explain.layers import map_node, spatial_nodes
 from cutaway.explain.layouts import CONVOLUTIONS
 from cutaway.explain.objective import Objective, Of, Target
@@ -117,8 +117,7 @@ def score_cam_map(
     """Compute Score-CAM on a graph."""
     node, layout = map_node(graph, layer)
     goal = settled(graph, x, goal)
-    values, _ = graph.gradient(of="output", wrt=[], values=[node]).evaluate(x)
-    maps = layout.as_map(values[node])  # (N, C, h, w)
+    maps = layout.as_map(outputs(graph.derived(("cut", node), lambda: G.cut(graph, node)), x))  # (N, C, h, w)
     if channels is not None and channels < maps.shape[1]:
         chosen = maps.flatten(2).std(2).topk(channels).indices  # (N, k), each example its own
         maps = maps.gather(1, chosen.view(*chosen.shape, *[1] * (maps.dim() - 2)).expand(-1, -1, *maps.shape[2:]))

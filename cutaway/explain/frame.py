@@ -161,6 +161,15 @@ def numbers(graph: G.Graph, x: Float[Tensor, "m ..."], goal: Objective, times: i
     return repeated(goal, times).value(outputs(graph.optimized(), x)).unflatten(0, (times, -1))
 
 
+def at_node(
+    graph: G.Graph, x: Float[Tensor, "n ..."], goal: Objective, node: G.Node
+) -> tuple[Float[Tensor, "n ..."], Float[Tensor, "n ..."], Float[Tensor, "n ..."]]:
+    """A node's value, the derivative of the explained number with respect to it, and the model's output."""
+    program = graph.optimized(keep=[node.name]).gradient(wrt=[node.name], values=[node.name])
+    values, adjoints = program.evaluate(x, seed=goal.adjoint)
+    return values[node.name], adjoints[node.name], values["output"]
+
+
 def missed(values: Float[Tensor, "n ..."], promised: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """The completeness error: how far each map's sum is from the promised one, relative to that.
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cutaway import graph as G
 from cutaway.explain.attribution import Attribution
-from cutaway.explain.frame import Found, attribute, explained
+from cutaway.explain.frame import Found, at_node, attribute, explained
 from cutaway.explain.objective import Objective, Of, Target
 
 
@@ -77,8 +77,8 @@ def gradient_x_input(
 
 def gradient_map(graph: G.Graph, x: Tensor, goal: Objective) -> Found:
     """Compute the gradient on a graph."""
-    values, adjoints = graph.gradient(of="output", wrt=[graph.inputs[0]]).evaluate(x, seed=goal.adjoint)
-    return Found(adjoints[graph.inputs[0]], explained(goal, values["output"]))
+    _, adjoint, output = at_node(graph, x, goal, graph.inputs[0])
+    return Found(adjoint, explained(goal, output))
 
 
 def gradient_x_input_map(graph: G.Graph, x: Tensor, goal: Objective) -> Found:

@@ -20,7 +20,8 @@ from cutaway.explain.layouts import CONVOLUTIONS
 from cutaway.explain.objective import Objective, Of, Target
 
 LAYERS = CONVOLUTIONS | {"linear"}
-AFFINE = ("add", "sub", "mul", "div")  # what stands before the first layer is preprocessing, as in `nets.normalized`
+# what stands before the first layer is preprocessing, as in `nets.normalized`
+AFFINE = ("add", "sub", "mul", "div", "to_channels_last")
 RULES = ("composite", "epsilon", "alpha_beta")
 
 
@@ -135,7 +136,7 @@ def relevance(
     wrt: str | None = None,
 ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n ..."], Float[Tensor, " n"]]:
     """The outputs, the relevance of a node (by default the input), and how much relevance there was to share out."""
-    folded = graph.optimized(("fold_batch_norm",))
+    folded = graph.optimized(G.UNFUSED, keep=[wrt] if wrt else ())
     shares = []
 
     def seed(z: Tensor) -> Tensor:
@@ -193,7 +194,9 @@ def multipliers(
     """A node's values and multipliers for inputs and baselines, one after the other, and the number's change."""
     both = torch.cat([x, start])
     stacked = graph if graph.dynamic else G.capture(graph.module, both)
-    program = stacked.gradient(wrt=[node.name], rules=G.rules.deep_lift_rescale, values=["output", node.name])
+    program = stacked.optimized(G.UNFUSED, keep=[node.name]).gradient(
+        wrt=[node.name], rules=G.rules.deep_lift_rescale, values=["output", node.name]
+    )
     values, adjoints = program.evaluate(both, seed=lambda z: _between(z, repeated(goal, 2)))
     end, begin = values["output"].chunk(2)
     return values[node.name], adjoints[node.name], goal.value(end) - goal.value(begin)

@@ -87,5 +87,6 @@ def deconvnet_map(graph: G.Graph, x: Tensor, goal: Objective) -> Found:
 
 
 def _ruled(graph: G.Graph, x: Tensor, goal: Objective, rules: dict) -> Found:
-    values, adjoints = graph.gradient(of="output", wrt=[graph.inputs[0]], rules=rules).evaluate(x, seed=goal.adjoint)
-    return Found(adjoints[graph.inputs[0]], explained(goal, values["output"]))
+    program = graph.optimized().gradient(wrt=[graph.inputs[0].name], rules=rules)
+    values, adjoints = program.evaluate(x, seed=goal.adjoint)
+    return Found(next(iter(adjoints.values())), explained(goal, values["output"]))

@@ -1,6 +1,5 @@
 """Attributions to the units of a layer, and of one unit to the input."""
 
-import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,18 @@ from cutaway.errors import ArgumentError, nearest
 from cutaway.explain import averages, gradients, propagation, rectifiers
 from cutaway.explain.attribution import Attribution
 from cutaway.explain.averages import Baseline, reference
-from cutaway.explain.frame import Compute, Found, attribute, explained, missed, outputs, repeated, repeats, settled
+from cutaway.explain.frame import (
+    Compute,
+    Found,
+    at_node,
+    attribute,
+    explained,
+    missed,
+    outputs,
+    repeated,
+    repeats,
+    settled,
+)
 from cutaway.explain.layers import deepest_map, spatial_nodes
 from cutaway.explain.layouts import Layout, layouts
 from cutaway.explain.objective import Objective, Of, Target
@@ -161,7 +171,7 @@ def neuron_map(
         asked = units.repeat(len(z) // len(units))[:, None]
         return maps.reshape(*maps.shape[:2], -1).mean(2).gather(1, asked)[:, 0]
 
-    found = NEURON[by](_cut(graph, node), x, Objective(mean, None))
+    found = NEURON[by](graph.derived(("cut", node), lambda: G.cut(graph, node)), x, Objective(mean, None))
     return Found(found.values, chosen.target, node.name, found.gap, {"unit": units.tolist()})
 
 
@@ -169,8 +179,8 @@ Shares = tuple[Tensor, Tensor | None, Tensor | None]  # values at the node, the 
 
 
 def _by_gradient(graph: G.Graph, x: Tensor, goal: Objective, node: "Node", start: Tensor, steps: int) -> Shares:
-    values, adjoints = graph.gradient(wrt=[node], values=[node]).evaluate(x, seed=goal.adjoint)
-    return values[node] * adjoints[node], None, explained(goal, values["output"])
+    value, adjoint, output = at_node(graph, x, goal, node)
+    return value * adjoint, None, explained(goal, output)
 
 
 def _by_lrp(graph: G.Graph, x: Tensor, goal: Objective, node: "Node", start: Tensor, steps: int) -> Shares:
@@ -187,12 +197,13 @@ def _by_deep_lift(graph: G.Graph, x: Tensor, goal: Objective, node: "Node", star
 def _by_conductance(graph: G.Graph, x: Tensor, goal: Objective, node: "Node", start: Tensor, steps: int) -> Shares:
     """Σ mean of the adjoints at both ends of a step, times the activation's change over it."""
     goal = settled(graph, x, goal)
-    program = graph.gradient(wrt=[node], values=[node])
+    name = node.name
+    program = graph.optimized(keep=[name]).gradient(wrt=[name], values=[name])
     total, last = torch.zeros(()), None
     for chunk in repeats(graph, x, steps + 1):
         points = torch.cat([start + (x - start) * (k / steps) for k in chunk])
         values, adjoints = program.evaluate(points, seed=repeated(goal, len(chunk)).adjoint)
-        parts = (each.unflatten(0, (len(chunk), len(x))) for each in (values[node], adjoints[node]))
+        parts = (each.unflatten(0, (len(chunk), len(x))) for each in (values[name], adjoints[name]))
         for value, adjoint in zip(*parts, strict=True):
             if last is not None:
                 total = total + (value - last[0]) * (adjoint + last[1]) / 2
@@ -219,15 +230,3 @@ def _units_node(graph: G.Graph, layer: "str | Node | None") -> tuple["Node", Lay
     if node.shape is None or len(node.shape) < 2 or not node.differentiable:
         raise ArgumentError(f"layer {layer!r} holds shape {node.shape}, no units (N, C, …) of real numbers")
     return node, layouts(graph).get(node)
-
-
-def _cut(graph: G.Graph, node: "Node") -> G.Graph:
-    """The graph up to a node, kept with the graph so that its programs are built once."""
-    key = ("cut", node)
-    if key not in graph.programs:
-        made = G.cut(graph, node)
-        made.module = None  # type: ignore[assignment]  # what a cached graph keeps must not keep the module alive
-        graph.programs[key] = made
-    found = copy.copy(graph.programs[key])
-    found.module = graph.module
-    return found

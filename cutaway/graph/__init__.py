@@ -8,7 +8,7 @@ from cutaway.graph.functional import grad, jvp
 from cutaway.graph.graph import Graph
 from cutaway.graph.measure import Timing
 from cutaway.graph.nodes import Node
-from cutaway.graph.passes import cut
+from cutaway.graph.passes import UNFUSED, cut, start
 from cutaway.graph.program import Program
 from cutaway.graph.rows import TABLE, Row
 from cutaway.graph.trace import Trace, first_nonfinite
@@ -16,6 +16,7 @@ from cutaway.graph.walks import check_gradient, linear_algebra
 
 __all__ = [
     "TABLE",
+    "UNFUSED",
     "Cost",
     "CostRow",
     "Drawing",
@@ -33,4 +34,5 @@ __all__ = [
     "jvp",
     "linear_algebra",
     "rules",
+    "start",
 ]

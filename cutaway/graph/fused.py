@@ -4,7 +4,8 @@ They call oneDNN's fused kernels with weights laid out for them beforehand. Outs
 than float32, they do the same in plain operations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,21 +18,38 @@ aten = torch.ops.aten
 
 
 class Packed:
-    """A convolution's weight with the layouts its kernels want.
+    """A convolution's weight with the layouts its kernels want, which are others for one image than for several.
 
     Attributes:
         weight: the plain weight, `(out, in / groups, kh, kw)`, channels last.
-        forward: laid out for the forward kernel, or None where there is none.
-        backward: laid out for the kernel of the input's adjoint, or None.
     """
 
     def __init__(self, weight: Tensor, stride: list, padding: list, dilation: list, groups: int, size: tuple) -> None:
         self.weight = weight.contiguous(memory_format=torch.channels_last)
-        self.forward = self.backward = None
-        if weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
-            settings = (padding, stride, dilation, groups)
-            self.forward = torch.ops.mkldnn._reorder_convolution_weight(weight, *settings, list(size))
-            self.backward = _transposed(weight, stride, padding, dilation, groups, size)
+        self.settings, self.size = (stride, padding, dilation, groups), size
+        self.served = (
+            weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        )
+        self.layouts: dict[bool, tuple[Tensor, Tensor | None]] = {}
+
+    def layout(self, batch: int) -> tuple[Tensor, Tensor | None] | tuple[None, None]:
+        """The weight for the forward kernel and for that of the input's adjoint, or None where there is no kernel."""
+        if not self.served:
+            return None, None
+        if (batch > 1) not in self.layouts:
+            stride, padding, dilation, groups = self.settings
+            size = (min(batch, 2), *self.size[1:])
+            ahead = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, padding, stride, dilation, groups, list(size)
+            )
+            self.layouts[batch > 1] = ahead, _transposed(self.weight, stride, padding, dilation, groups, size)
+        return self.layouts[batch > 1]
+
+    @cached_property
+    def parts(self) -> tuple["Packed", "Packed"]:
+        """Its positive and its negative entries, packed alike."""
+        ends = self.weight.clamp(min=0), self.weight.clamp(max=0)
+        return Packed(ends[0], *self.settings, self.size), Packed(ends[1], *self.settings, self.size)
 
 
 def _transposed(weight: Tensor, stride: list, padding: list, dilation: list, groups: int, size: tuple) -> Tensor | None:
@@ -82,16 +100,17 @@ def convolution(
 ) -> Tensor:
     """ReLU(convolution(input) + bias + other) in one kernel; `other` and the ReLU may be missing."""
     settings = (padding, stride, dilation, groups)
-    if packed.forward is None or input.dtype != torch.float32:
+    ahead = packed.layout(len(input))[0]
+    if ahead is None or input.dtype != torch.float32:
         out = aten.conv2d(input, packed.weight.to(input.dtype), bias, stride, padding, dilation, groups)
         return _finish(out, other, relu)
     last = input.contiguous(memory_format=torch.channels_last)
     kind = "relu" if relu else "none"
     if other is None:
-        return torch.ops.mkldnn._convolution_pointwise.default(last, packed.forward, bias, *settings, kind, [], "")
+        return torch.ops.mkldnn._convolution_pointwise.default(last, ahead, bias, *settings, kind, [], "")
     other = other.contiguous(memory_format=torch.channels_last)
     return torch.ops.mkldnn._convolution_pointwise.binary(
-        last, other, packed.forward, bias, *settings, "add", 1.0, kind if relu else None, [], ""
+        last, other, ahead, bias, *settings, "add", 1.0, kind if relu else None, [], ""
     )
 
 
@@ -99,40 +118,44 @@ def convolution_input_packed(
     grad: Tensor, input_shape: Any, packed: Packed, stride: list, padding: list, dilation: list, groups: int
 ) -> Tensor:
     """The adjoint of a packed convolution's input: a transposed convolution with the layout made for it."""
-    if packed.backward is None or grad.dtype != torch.float32:
+    back = packed.layout(len(grad))[1]
+    if back is None or grad.dtype != torch.float32:
         return convolution_input(grad, input_shape, packed.weight.to(grad.dtype), stride, padding, dilation, groups)
     extra = _output_padding(input_shape[2:], grad.shape[2:], packed.weight, stride, padding, dilation)
     return torch.ops.mkldnn._convolution_transpose_pointwise(
         grad.contiguous(memory_format=torch.channels_last),
-        packed.backward, None, padding, extra, stride, dilation, groups, "none", [], "",
+        back, None, padding, extra, stride, dilation, groups, "none", [], "",
     )  # fmt: skip
 
 
-def _before_relu(grad: Tensor, result: Tensor, relu: bool) -> Tensor:
-    return aten.threshold_backward(grad, result, 0) if relu else grad
+def convolution_row(rectify: Callable[[Tensor, Tensor], Tensor]) -> Row:
+    """The row of fused convolutions for a rule of the ReLU at their end, a function of adjoint and result.
+
+    The ReLU's rule comes first; what is left goes to the summand as it is and to the input through the kernel.
+    """
+
+    def rule(
+        grad: Tensor,
+        result: Tensor,
+        input_shape: Any,
+        packed: Packed,
+        relu: bool,
+        stride: list,
+        padding: list,
+        dilation: list,
+        groups: int,
+        needs: tuple,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        before = rectify(grad, result) if relu else grad
+        to_input = None
+        if "input" in needs:
+            to_input = convolution_input_packed(before, input_shape, packed, stride, padding, dilation, groups)
+        return to_input, before if "other" in needs else None
+
+    return Row({("input", "other"): rule})
 
 
-def convolution_rule(
-    grad: Tensor,
-    result: Tensor,
-    input_shape: Any,
-    packed: Packed,
-    relu: bool,
-    stride: list,
-    padding: list,
-    dilation: list,
-    groups: int,
-    needs: tuple,
-) -> tuple[Tensor | None, Tensor | None]:
-    """The ReLU's rule first; what is left goes to the summand as it is and to the input through the kernel."""
-    before = _before_relu(grad, result, relu)
-    to_input = None
-    if "input" in needs:
-        to_input = convolution_input_packed(before, input_shape, packed, stride, padding, dilation, groups)
-    return to_input, before if "other" in needs else None
-
-
-TABLE["cutaway.convolution"] = Row({("input", "other"): convolution_rule})
+TABLE["cutaway.convolution"] = convolution_row(lambda grad, result: aten.threshold_backward(grad, result, 0))
 
 
 def folded_weight(weight: Tensor, gamma: Tensor | None, running_var: Tensor, eps: float) -> Tensor:

@@ -20,7 +20,7 @@ from cutaway.graph import walks
 from cutaway.graph.backward import ancestors
 from cutaway.graph.forward import Tangents, forward_mode
 from cutaway.graph.nodes import Node, map_nodes, nodes_in
-from cutaway.graph.passes import PASSES, optimized
+from cutaway.graph.passes import USUAL, optimized
 from cutaway.graph.program import Program, build, forward_program, picked
 from cutaway.graph.rows import RuleSet, cache_key
 
@@ -173,8 +173,12 @@ class Graph:
         """Compare the costs of forward, reverse and the best elimination order between two nodes."""
         return elimination.orders(self, self[target], self[source], batch)
 
-    def optimized(self, passes: Sequence[str] = tuple(PASSES)) -> "Graph":
+    def optimized(self, passes: Sequence[str] = USUAL, keep: Sequence[str] = ()) -> "Graph":
         """The graph after passes that keep its answer: batch norms folded, convolutions fused, channels last, …
+
+        Args:
+            passes: names from `passes.PASSES`.
+            keep: names of nodes whose values are wanted; a pass that would merge or cut one of them is left out.
 
         >>> import torch, cutaway as ct
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.ReLU()).eval()
@@ -182,14 +186,18 @@ class Graph:
         >>> [node.name for node in graph.nodes if node.kind == "operation"]
         ['input.channels_last', '2']
         """
-        key = ("optimized", tuple(passes))
+        key = ("optimized", tuple(passes), tuple(keep))
+        return self.derived(key, lambda: copy.copy(optimized(self, passes, keep)))  # no passes give the graph itself
 
-        def make() -> Graph:
-            made = optimized(self, passes)
+    def derived(self, key: Any, make: "Callable[[], Graph]") -> "Graph":
+        """Another graph made of this one for a key, once; it reads the same module."""
+
+        def kept() -> Graph:
+            made = make()
             made.module = None  # type: ignore[assignment]  # what a cached graph keeps must not keep the module alive
             return made
 
-        found = copy.copy(self.remembered(key, make))
+        found = copy.copy(self.remembered(key, kept))
         found.module = self.module
         return found
 

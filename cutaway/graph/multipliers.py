@@ -16,7 +16,7 @@ from torch import Tensor
 from cutaway.graph import tables  # noqa: F401 - fills the table
 from cutaway.graph.nodes import Node
 from cutaway.graph.relevance import moves
-from cutaway.graph.rows import TABLE, Row, named, requests
+from cutaway.graph.rows import TABLE, Row, named, of_operations, requests
 from cutaway.graph.shapes import sum_to
 from cutaway.graph.table_attention import _repeated, _ungrouped, attention_weights
 from cutaway.graph.table_pooling import to_maxima
@@ -41,11 +41,17 @@ def mean_of(value: Any, node: Any) -> Any:
     return (value + swapped(value, batch_axis(node))) / 2 if moves(node) else value
 
 
-def slope(x: Tensor, y: Tensor, derivative: Tensor, axis: int) -> Tensor:
-    """Δy/Δx, and the derivative where Δx is (nearly) zero."""
-    dx, dy = x - swapped(x, axis), y - swapped(y, axis)
-    near = dx.abs() <= NEAR * (x.abs() + swapped(x, axis).abs())
-    return torch.where(near, (derivative + swapped(derivative, axis)) / 2, dy / torch.where(near, 1, dx))
+def times_slope(grad: Tensor, x: Tensor, y: Tensor, derivative: Tensor, axis: int) -> Tensor:
+    """The adjoint times Δy/Δx, or times the derivative where Δx is (nearly) zero.
+
+    Δy/Δx is the same for an input and its baseline, so that it is computed once for both.
+    """
+    (x, base), (y, low) = x.chunk(2, axis), y.chunk(2, axis)
+    dx = x - base
+    near = dx.abs() <= NEAR * (x.abs() + base.abs())
+    slope = (y - low).div_(dx.masked_fill_(near, 1))
+    slope = torch.where(near, sum(derivative.chunk(2, axis)) / 2, slope)  # half the batch
+    return (grad.unflatten(axis, (2, -1)) * slope.unsqueeze(axis)).flatten(axis, axis + 1)
 
 
 def rescaled(operation: str, argument: str = "self") -> Callable:
@@ -60,7 +66,7 @@ def rescaled(operation: str, argument: str = "self") -> Callable:
         grad, x, y = given["grad"], given[argument], given["result"]
         given["grad"] = torch.ones_like(grad)
         derivative = function(**{name: given[name] for name in asked})
-        return grad * slope(x, y, derivative, batch_axis(given["node"]))
+        return times_slope(grad, x, y, derivative, batch_axis(given["node"]))
 
     return named(names, serve)
 
@@ -111,7 +117,7 @@ def softmax_multiplier(grad: Tensor, x: Tensor, axis: int, dim: int) -> Tensor:
     total = e.sum(dim, keepdim=True)
     d_e = grad * (1 / total + 1 / swapped(total, axis)) / 2
     d_total = -(grad * (e + swapped(e, axis)) / 2).sum(dim, keepdim=True) / (total * swapped(total, axis))
-    return (d_e + d_total) * slope(finite, e, e, axis)
+    return times_slope(d_e + d_total, finite, e, e, axis)
 
 
 def softmax(grad: Tensor, self: Tensor, dim: int, node: Node) -> Tensor:
@@ -126,8 +132,8 @@ def log_softmax(grad: Tensor, self: Tensor, dim: int, node: Node) -> Tensor:
     top = torch.maximum(top, swapped(top, axis))
     e = (self - top).exp()
     total = e.sum(dim, keepdim=True)
-    d_total = -grad.sum(dim, keepdim=True) * slope(total, total.log(), 1 / total, axis)
-    return grad + d_total * slope(self, e, e, axis)
+    d_total = times_slope(-grad.sum(dim, keepdim=True), total, total.log(), 1 / total, axis)
+    return grad + times_slope(d_total.expand_as(self), self, e, e, axis)
 
 
 def normalised(grad: Tensor, x: Tensor, over: list[int], eps: float, axis: int, centred: bool = True) -> Tensor:
@@ -137,7 +143,7 @@ def normalised(grad: Tensor, x: Tensor, over: list[int], eps: float, axis: int, 
     r = torch.rsqrt(power)
     mean_c, mean_r = (c + swapped(c, axis)) / 2, (r + swapped(r, axis)) / 2
     d_r = (grad * mean_c).sum(over, keepdim=True)
-    d_power = d_r * slope(power, r, -0.5 * r / power, axis)
+    d_power = times_slope(d_r, power, r, -0.5 * r / power, axis)
     size = x.numel() // power.numel()
     d_c = grad * mean_r + d_power * 2 * mean_c / size
     return d_c - d_c.mean(over, keepdim=True) if centred else d_c
@@ -194,23 +200,25 @@ FACTORS = {
     "matmul": ("self", "other"),
 }
 
-deep_lift_rescale: dict[str, Any] = {
-    **{name: rescaled(name) for name in UNARY},
-    **{
-        name: {first: factor(name, first, second, 0), second: factor(name, second, first, 1)}
-        for name, (first, second) in FACTORS.items()
-    },
-    "div.Tensor": {"self": quotient_self, "other": quotient_other},
-    "max_pool2d": lambda grad, self, result, indices, node: max_pool(grad, self, result, indices, node),
-    "max_pool1d": lambda grad, self, result, indices, node: max_pool(grad, self, result, indices, node, 1),
-    "max_pool3d": lambda grad, self, result, indices, node: max_pool(grad, self, result, indices, node, 3),
-    "softmax": softmax,
-    "log_softmax": log_softmax,
-    "layer_norm": {"input": layer_norm},
-    "rms_norm": {"input": rms_norm},
-    "group_norm": {"input": group_norm},
-    "scaled_dot_product_attention": Row({("query", "key", "value", "attn_mask"): attention}),
-}
+deep_lift_rescale = of_operations(
+    {
+        **{name: rescaled(name) for name in UNARY},
+        **{
+            name: {first: factor(name, first, second, 0), second: factor(name, second, first, 1)}
+            for name, (first, second) in FACTORS.items()
+        },
+        "div.Tensor": {"self": quotient_self, "other": quotient_other},
+        "max_pool2d": lambda grad, self, result, indices, node: max_pool(grad, self, result, indices, node),
+        "max_pool1d": lambda grad, self, result, indices, node: max_pool(grad, self, result, indices, node, 1),
+        "max_pool3d": lambda grad, self, result, indices, node: max_pool(grad, self, result, indices, node, 3),
+        "softmax": softmax,
+        "log_softmax": log_softmax,
+        "layer_norm": {"input": layer_norm},
+        "rms_norm": {"input": rms_norm},
+        "group_norm": {"input": group_norm},
+        "scaled_dot_product_attention": Row({("query", "key", "value", "attn_mask"): attention}),
+    }
+)
 """DeepLIFT's rescale rule. Stack inputs and baselines along the batch; attribution = multiplier × (input − baseline),
 and sum to the difference of the outputs.
 

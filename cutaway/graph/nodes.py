@@ -28,6 +28,7 @@ class Node:
         parts: for operations with several outputs, (shape, dtype) of each.
         target: for parameters and buffers, the qualified name in the module.
         value: for constants, the tensor.
+        merged: for an operation that a pass put in the place of several, the nodes whose work it does.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Node:
     parts: tuple | None = None
     target: str = ""
     value: Any = None
+    merged: tuple["Node", ...] = ()
     users: list["Node"] = field(default_factory=list)
     index: int = -1
     identifier: str = ""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils import _pytree as pytree
 
-from cutaway.errors import nearest
+from cutaway.errors import ArgumentError, nearest
 from cutaway.graph import fused
+from cutaway.graph.backward import ancestors
 from cutaway.graph.nodes import Node, bound_arguments, map_nodes
 from cutaway.graph.rewrite import Rewrite, rewrite
 from cutaway.graph.rows import TABLE, Row
@@ -41,6 +42,46 @@ def cut(graph: "Graph", at: str | Node) -> "Graph":
     shallow.output_values, shallow.updates = [node], {}
     shallow.out_spec = pytree.tree_flatten(0)[1]
     return rewrite(shallow, lambda work, old: None)
+
+
+def start(graph: "Graph", at: str | Node) -> "Graph":
+    """The graph from a node on, whose value becomes its only input.
+
+    Args:
+        graph: any graph.
+        at: the node, by name or itself.
+
+    Raises:
+        ArgumentError: the outputs depend on an input by a way around the node.
+
+    >>> import torch, cutaway as ct
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU(), torch.nn.Linear(2, 1))
+    >>> start(ct.capture(model, torch.randn(4, 3)), "1")(torch.randn(4, 2)).shape
+    torch.Size([4, 1])
+    """
+    node = graph[at]
+
+    def visit(work: Rewrite, old: Node) -> Node | None:
+        if old is not node:
+            return None
+        made = copy.copy(old)
+        made.kind, made.op, made.args, made.kwargs, made.merged = "input", None, (), {}, ()
+        return work.add(old, made)
+
+    rest = copy.copy(graph)
+    rest.updates = {}
+    rest = rewrite(rest, visit)
+    begin = rest[node.name]
+    around = [each.name for each in ancestors(rest.outputs) if each.kind == "input" and each is not begin]
+    if around:
+        raise ArgumentError(
+            f"the outputs depend on {', '.join(around)} by ways around {node.name!r}: the graph cannot start there; "
+            "name a node that all ways pass"
+        )
+    rest.nodes = [each for each in rest.nodes if each.kind != "input" or each is begin]
+    rest.by_name = {name: each for name, each in rest.by_name.items() if each.kind != "input" or each is begin}
+    rest.input_slots, rest.in_spec = [begin], pytree.tree_flatten(((0,), {}))[1]
+    return rest
 
 
 def remove_dead_code(graph: "Graph") -> "Graph":
@@ -120,16 +161,31 @@ def to_channels_last(x: torch.Tensor) -> torch.Tensor:
 TABLE["cutaway.to_channels_last"] = Row({"x": lambda grad: grad})
 
 
+Tail = tuple[Node, Node | None, bool]  # a convolution, what is added to it, and whether a ReLU ends it
+
+
 def fuse_convolutions(graph: "Graph") -> "Graph":
     """Each 2-D convolution takes in the sum and the ReLU behind it, and its weight in the layout of its kernels."""
-    plan: dict[Node, tuple[Node, Node | None, bool]] = {}  # last node → (convolution, summand, whether a ReLU ends it)
-    for node in graph.nodes:
-        if node.op is aten.conv2d.default:
-            last, other, relu = _tail(node, graph)
-            if last in plan:  # both summands are convolutions: the first one has taken the sum
-                last, other, relu = node, None, False
-            plan[last] = (node, other, relu)
+    plan: dict[Node, Tail] = {}  # by its last node
+    for node in _images(graph):
+        last, other, relu = _tail(node, graph)
+        if last in plan:  # both summands are convolutions: the first one has taken the sum
+            last, other, relu = node, None, False
+        plan[last] = (node, other, relu)
+    return _packed(graph, plan)
 
+
+def pack_convolutions(graph: "Graph") -> "Graph":
+    """Each 2-D convolution takes its weight in the layout of its kernels; nothing is merged into it."""
+    return _packed(graph, {node: (node, None, False) for node in _images(graph)})
+
+
+def _images(graph: "Graph") -> list[Node]:
+    """The convolutions of batches of images (an image alone, without a batch dimension, is left as it is)."""
+    return [node for node in graph.nodes if node.op is aten.conv2d.default and node.shape and len(node.shape) == 4]
+
+
+def _packed(graph: "Graph", plan: dict[Node, Tail]) -> "Graph":
     def visit(work: Rewrite, node: Node) -> Node | None:
         if node not in plan:
             return None
@@ -144,7 +200,9 @@ def fuse_convolutions(graph: "Graph") -> "Graph":
         bias = work.new[given["bias"]] if given["bias"] is not None else None
         summand = work.new[other] if other is not None else None
         args = (work.new[given["input"]], packed, bias, summand, *settings, given["groups"], relu)
-        return work.place(node, fused.convolution, args)
+        made = work.place(node, fused.convolution, args)
+        made.merged = tuple(dict.fromkeys((conv, *([node.args[0]] if relu else []), node)))
+        return made
 
     return rewrite(graph, visit)
 
@@ -200,20 +258,26 @@ PASSES: dict[str, Callable[["Graph"], "Graph"]] = {
     "skip_unread": skip_unread,
     "fold_batch_norm": fold_batch_norm,
     "fuse_convolutions": fuse_convolutions,
+    "pack_convolutions": pack_convolutions,
     "channels_last": channels_last,
     "fold_constants": fold_constants,
 }
+USUAL = tuple(name for name in PASSES if name != "pack_convolutions")
+UNFUSED = tuple(name for name in PASSES if name != "fuse_convolutions")  # for rule sets that replace a ReLU's rule
 
 
-def optimized(graph: "Graph", passes: Sequence[str] = tuple(PASSES)) -> "Graph":
+def optimized(graph: "Graph", passes: Sequence[str] = USUAL, keep: Sequence[str] = ()) -> "Graph":
     """The graph after the named passes, in order.
 
     Args:
         graph: in evaluation mode.
         passes: names from `PASSES`.
+        keep: names of nodes whose values are wanted; a pass that would merge or cut one of them is left out.
     """
     for name in passes:
         if name not in PASSES:
             raise nearest(name, PASSES, "pass")
-        graph = PASSES[name](graph)
+        made = PASSES[name](graph)
+        if all(each in made.by_name and made[each].shape == graph[each].shape for each in keep):
+            graph = made
     return graph

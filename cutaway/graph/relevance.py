@@ -9,6 +9,7 @@ the two folded into one, if ε is small. The αβ and γ rules want it folded.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -16,22 +17,22 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import ArgumentError
-from cutaway.graph import tables  # noqa: F401 - fills the table
+from cutaway.graph import fused, tables  # noqa: F401 - tables fills the table
+from cutaway.graph.fused import Packed
 from cutaway.graph.nodes import Node
-from cutaway.graph.rows import TABLE, Row, named, names_of, requests
+from cutaway.graph.rows import TABLE, Row, named, names_of, of_operations, requests
 from cutaway.graph.shapes import sum_to
+from cutaway.graph.signs import nonnegative
 from cutaway.graph.table_attention import _repeated, _ungrouped, attention_weights
 from cutaway.graph.table_convolution import convolution_input, padded_input
 
 if TYPE_CHECKING:
     from cutaway.graph.graph import Graph
 
-Rule = Callable[[Tensor, Tensor, Tensor, Tensor, Callable, Callable], Tensor]
-
 
 def stabilised(value: Tensor, epsilon: float) -> Tensor:
     """z + ε·sign z, with sign 0 = 1, so that one can divide by it."""
-    return value + epsilon * torch.where(value >= 0, 1.0, -1.0).to(value.dtype)
+    return value + torch.copysign(value.new_tensor(epsilon), value)
 
 
 # layers with weights: name → (settings asked for, z without bias from (x, w, settings), and x's adjoint from
@@ -65,34 +66,83 @@ LAYERS: dict[str, tuple[Sequence[str], Callable, Callable]] = {
 }
 
 
+def _packed_apply(x: Tensor, w: Any, stride: list, padding: list, dilation: list, groups: int) -> Tensor:
+    if isinstance(w, Packed):
+        return fused.convolution(x, w, None, None, stride, padding, dilation, groups, False)
+    return torch.conv2d(x, w, None, stride, padding, dilation, groups)
+
+
+def _packed_pull(s: Tensor, shape: tuple, w: Any, *settings: Any) -> Tensor:
+    pull = fused.convolution_input_packed if isinstance(w, Packed) else convolution_input
+    return pull(s, shape, w, *settings)
+
+
+PACKED = "cutaway.convolution"  # what `pack_convolutions` makes of a convolution
+WEIGHTED = LAYERS | {PACKED: (LAYERS["conv2d.default"][0], _packed_apply, _packed_pull)}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights, as its rule sees it.
+
+    Attributes:
+        apply: (x, w) → the layer without bias.
+        pull: (δz, x's shape, w) → its adjoint.
+        groups: into which a convolution's channels fall; None for linear layers.
+        nonnegative: whether its input is known to have no negative entry.
+    """
+
+    apply: Callable[[Tensor, Any], Tensor]
+    pull: Callable[[Tensor, tuple[int, ...], Any], Tensor]
+    groups: int | None
+    nonnegative: bool
+
+
+Rule = Callable[[Tensor, Tensor, Any, Tensor, Layer], Tensor]
+
+
 def layer_rule(rule: Rule, layer: str) -> dict[str, Callable | None]:
-    """A rule for one kind of layer, from a function of (R, x, w, z, apply, pull).
+    """A rule for one kind of layer, from a function of (R, x, w, z, layer).
 
     Args:
-        rule: gives the relevance of x from that of the output; `apply(x, w)` is the layer without bias, `pull(s, w)`
-            its adjoint.
-        layer: a key of `LAYERS`.
+        rule: gives the relevance of x from that of the output; w is the layer's weight, or what a pass packed it into.
+        layer: a key of `WEIGHTED`.
     """
-    settings, apply, pull = LAYERS[layer]
+    settings, apply, pull = WEIGHTED[layer]
+    weight = "packed" if layer == PACKED else "weight"
 
-    def serve(grad: Tensor, x: Tensor, w: Tensor, z: Tensor, *s: Any) -> Tensor:
-        return rule(grad, x, w, z, lambda x, w: apply(x, w, *s), lambda d, w: pull(d, tuple(x.shape), w, *s))
+    def serve(grad: Tensor, x: Tensor, w: Any, z: Tensor, node: Node, *s: Any) -> Tensor:
+        if node.merged[1:]:
+            raise ArgumentError(
+                f"relevance has no rule for node {node.name!r}, into which a pass has merged "
+                f"{', '.join(repr(each.name) for each in node.merged)}; use pack_convolutions, not fuse_convolutions"
+            )
+        groups = s[settings.index("groups")] if "groups" in settings else None
+        of = Layer(
+            lambda x, w: apply(x, w, *s),
+            lambda d, shape, w: pull(d, shape, w, *s),
+            groups,
+            nonnegative(node.args[0]),
+        )
+        return rule(grad, x, w, z, of)
 
-    return {"input": named(("grad", "input", "weight", "result", *settings), serve), "weight": None, "bias": None}
+    names = ("grad", "input", weight, "result", "node", *settings)
+    return {"input": named(names, serve), weight: None, "bias": None}
 
 
 # the layers' rules
 def epsilon_rule(epsilon: float) -> Rule:
     """R_j = x_j·Σ_k w_kj·R_k / (z_k + ε·sign z_k)."""
-    return lambda relevance, x, w, z, apply, pull: x * pull(relevance / stabilised(z, epsilon), w)
+    return lambda relevance, x, w, z, layer: x * layer.pull(relevance / stabilised(z, epsilon), tuple(x.shape), w)
 
 
 def gamma_rule(gamma: float, epsilon: float = 1e-9) -> Rule:
     """The ε rule with weights w + γ·w⁺, which favours positive contributions; without the bias."""
 
-    def rule(relevance: Tensor, x: Tensor, w: Tensor, z: Tensor, apply: Callable, pull: Callable) -> Tensor:
-        w = w + gamma * w.clamp(min=0)
-        return x * pull(relevance / stabilised(apply(x, w), epsilon), w)
+    def rule(relevance: Tensor, x: Tensor, w: Any, z: Tensor, layer: Layer) -> Tensor:
+        plain = w.weight if isinstance(w, Packed) else w
+        plain = plain + gamma * plain.clamp(min=0)
+        return x * layer.pull(relevance / stabilised(layer.apply(x, plain), epsilon), tuple(x.shape), plain)
 
     return rule
 
@@ -100,22 +150,31 @@ def gamma_rule(gamma: float, epsilon: float = 1e-9) -> Rule:
 def alpha_beta_rule(alpha: float, beta: float, epsilon: float = 1e-9) -> Rule:
     """α times the relevance shared out among positive contributions, minus β times among the negative; no bias."""
 
-    def rule(relevance: Tensor, x: Tensor, w: Tensor, z: Tensor, apply: Callable, pull: Callable) -> Tensor:
-        xp, xn, wp, wn = x.clamp(min=0), x.clamp(max=0), w.clamp(min=0), w.clamp(max=0)
-        up = relevance / stabilised(apply(xp, wp) + apply(xn, wn), epsilon)
-        found = alpha * (xp * pull(up, wp) + xn * pull(up, wn))
-        if beta:
-            down = relevance / -stabilised(-(apply(xp, wn) + apply(xn, wp)), epsilon)
-            found = found - beta * (xp * pull(down, wn) + xn * pull(down, wp))
-        return found
+    def rule(relevance: Tensor, x: Tensor, w: Any, z: Tensor, layer: Layer) -> Tensor:
+        positive, negative = w.parts if isinstance(w, Packed) else (w.clamp(min=0), w.clamp(max=0))
+        parts = [x] if layer.nonnegative else [x.clamp(min=0), x.clamp(max=0)]
+
+        def share(weights: Sequence[Any]) -> Tensor:
+            """What of R each input gets by the products of its parts with these weights."""
+            pairs = list(zip(parts, weights, strict=False))
+            s = relevance / stabilised(sum(layer.apply(part, w) for part, w in pairs), epsilon)  # pyright: ignore[reportArgumentType]
+            return sum(part * layer.pull(s, tuple(x.shape), w) for part, w in pairs)  # pyright: ignore[reportReturnType]
+
+        up = alpha * share((positive, negative))
+        return up - beta * share((negative, positive)) if beta else up
 
     return rule
 
 
-def flat_rule(relevance: Tensor, x: Tensor, w: Tensor, z: Tensor, apply: Callable, pull: Callable) -> Tensor:
+def flat_rule(relevance: Tensor, x: Tensor, w: Any, z: Tensor, layer: Layer) -> Tensor:
     """Every input of a unit gets the same share."""
-    ones, flat = torch.ones_like(x), torch.ones_like(w)
-    return pull(relevance / apply(ones, flat), flat)
+    w = w.weight if isinstance(w, Packed) else w
+    if layer.groups == 1 and x.ndim == w.ndim:  # all channels share one kernel of ones
+        channel, kernel = torch.ones_like(x[:1, :1]), torch.ones_like(w[:1, :1])
+        s = relevance.sum(1, keepdim=True) / (x.shape[1] * layer.apply(channel, kernel))  # (N, 1, …)
+        return layer.pull(s, (len(x), 1, *x.shape[2:]), kernel).expand(x.shape)
+    flat = torch.ones_like(w)
+    return layer.pull(relevance / layer.apply(torch.ones_like(x), flat), tuple(x.shape), flat)
 
 
 # everything else
@@ -248,14 +307,17 @@ def elsewhere(epsilon: float) -> dict[str, Any]:
     for name, pair in PRODUCTS.items():
         rules[name] = {argument: shared(name, argument, epsilon, place) for place, argument in enumerate(pair)}
     affine = {"weight": None, "bias": None}
-    return rules | {
-        "batch_norm": rules["batch_norm"] | affine,
-        "layer_norm": {"input": layer_norm(epsilon)} | affine,
-        "group_norm": {"input": group_norm(epsilon)} | affine,
-        "softmax": softmax,
-        "glu": lambda grad, dim: torch.cat([grad, torch.zeros_like(grad)], dim),
-        "scaled_dot_product_attention": Row({("query", "key", "value", "attn_mask"): attention(epsilon)}),
-    }
+    return of_operations(
+        rules
+        | {
+            "batch_norm": rules["batch_norm"] | affine,
+            "layer_norm": {"input": layer_norm(epsilon)} | affine,
+            "group_norm": {"input": group_norm(epsilon)} | affine,
+            "softmax": softmax,
+            "glu": lambda grad, dim: torch.cat([grad, torch.zeros_like(grad)], dim),
+            "scaled_dot_product_attention": Row({("query", "key", "value", "attn_mask"): attention(epsilon)}),
+        }
+    )
 
 
 def lrp_epsilon(epsilon: float = 1e-6) -> dict[str, Any]:
@@ -277,7 +339,7 @@ def lrp_epsilon(epsilon: float = 1e-6) -> dict[str, Any]:
     >>> program(torch.tensor([[1.0, 1.0]]), seed=lambda z: z).round(decimals=3)  # z = 2 = 3 − 1
     tensor([[ 3., -1.]])
     """
-    return elsewhere(epsilon) | {name: layer_rule(epsilon_rule(epsilon), name) for name in LAYERS}
+    return elsewhere(epsilon) | of_operations({name: layer_rule(epsilon_rule(epsilon), name) for name in WEIGHTED})
 
 
 def lrp_alpha_beta(alpha: float = 2.0, beta: float = 1.0, epsilon: float = 1e-6) -> dict[str, Any]:
@@ -294,7 +356,8 @@ def lrp_alpha_beta(alpha: float = 2.0, beta: float = 1.0, epsilon: float = 1e-6)
     """
     if abs(alpha - beta - 1) > 1e-9 or beta < 0:
         raise ArgumentError(f"the αβ rule conserves relevance for α − β = 1 and β ≥ 0, but got α = {alpha}, β = {beta}")
-    return elsewhere(epsilon) | {name: layer_rule(alpha_beta_rule(alpha, beta), name) for name in LAYERS}
+    made = {name: layer_rule(alpha_beta_rule(alpha, beta), name) for name in WEIGHTED}
+    return elsewhere(epsilon) | of_operations(made)
 
 
 def lrp_composite(graph: "Graph", epsilon: float = 1e-6, first: Rule = flat_rule) -> dict[Any, Any]:
@@ -309,7 +372,7 @@ def lrp_composite(graph: "Graph", epsilon: float = 1e-6, first: Rule = flat_rule
     Decisions with LRP, 2020, section III (EpsilonPlusFlat).
     """
     rules: dict[Any, Any] = lrp_epsilon(epsilon)
-    rules |= {name: layer_rule(alpha_beta_rule(1, 0), name) for name in LAYERS if name != "linear"}
+    rules |= of_operations({name: layer_rule(alpha_beta_rule(1, 0), name) for name in WEIGHTED if name != "linear"})
     layers = [(node, name) for node in graph.nodes if (name := _layer(node))]
     deep: set[Node] = set()  # nodes that a layer stands before
     for node in graph.nodes:
@@ -320,4 +383,4 @@ def lrp_composite(graph: "Graph", epsilon: float = 1e-6, first: Rule = flat_rule
 
 def _layer(node: Node) -> str | None:
     """The kind of layer a node is, if it has weights."""
-    return next((name for name in names_of(node) if name in LAYERS), None) if node.op is not None else None
+    return next((name for name in names_of(node) if name in WEIGHTED), None) if node.op is not None else None

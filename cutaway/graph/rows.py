@@ -113,10 +113,32 @@ def default_row(node: Node) -> Row | None:
 
 def replaced_row(node: Node, rules: RuleSet) -> Row | None:
     """The row a rule set gives for a node, or None where it is silent."""
-    for key in (node, node.op, *names_of(node)):
-        if key in rules:
-            return as_row(rules[key], node)
+    key = rule_key(node, rules)
+    if key is not None:
+        return as_row(rules[key], node)
+    for part in node.merged:
+        key = rule_key(part, rules)
+        if key is not None:
+            raise ArgumentError(
+                f"the rule for {key!r} concerns node {part.name!r}, which a pass has merged into {node.name!r}; "
+                f"ask for the gradient before the passes, or give a rule for {operation_name(node.op)!r} too"
+            )
     return None
+
+
+def rule_key(node: Node, rules: RuleSet) -> Any:
+    """The key under which a rule set serves a node, most specific first; None where it is silent.
+
+    A node that a pass made of several may be called as the operation of one of them: then the operation is meant.
+    """
+    name, *own = names_of(node)
+    named = [] if any(name in names_of(part)[1:] for part in node.merged) else [name]
+    return next((key for key in (node, node.op, *named, *own) if key in rules), None)
+
+
+def of_operations(rules: Mapping[str, Any]) -> dict[Any, Any]:
+    """The same rules under full names ("aten.relu"), which no node has, whatever a model calls its parts."""
+    return {name if name.startswith("cutaway.") else f"aten.{name}": rule for name, rule in rules.items()}
 
 
 def as_row(rule: Row | Callable | Mapping[str, Callable | None], node: Node) -> Row:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cutaway.graph.fused import convolution_row
 from cutaway.graph.multipliers import deep_lift_rescale
 from cutaway.graph.nodes import Node
 from cutaway.graph.relevance import (
@@ -22,7 +23,7 @@ from cutaway.graph.relevance import (
     lrp_composite,
     lrp_epsilon,
 )
-from cutaway.graph.rows import named, names_of
+from cutaway.graph.rows import named, names_of, of_operations
 from cutaway.rng import generator
 
 __all__ = [
@@ -46,7 +47,7 @@ __all__ = [
 
 def _guided(grad: Tensor, result: Tensor) -> Tensor:
     """z̄ = ȳ where z > 0 and ȳ > 0."""
-    return grad.clamp(min=0) * (result > 0)
+    return torch.ops.aten.threshold_backward(grad.clamp(min=0), result, 0)
 
 
 def _guided_clamp(grad: Tensor, self: Tensor, min: float | None, max: float | None) -> Tensor:
@@ -56,27 +57,33 @@ def _guided_clamp(grad: Tensor, self: Tensor, min: float | None, max: float | No
     return (grad.clamp(min=0) if min == 0 else grad) * inside
 
 
-guided = {
-    "relu": _guided,
-    "relu6": lambda grad, self: grad.clamp(min=0) * ((self > 0) & (self < 6)),
-    "clamp": _guided_clamp,
-    "clamp_min": lambda grad, self, min: _guided_clamp(grad, self, min, None),
-    "hardtanh": lambda grad, self, min_val, max_val: _guided_clamp(grad, self, min_val, max_val),
-    "threshold": lambda grad, self, threshold: (grad.clamp(min=0) if threshold == 0 else grad) * (self > threshold),
-}
+guided = of_operations(
+    {
+        "relu": _guided,
+        "relu6": lambda grad, self: grad.clamp(min=0) * ((self > 0) & (self < 6)),
+        "clamp": _guided_clamp,
+        "clamp_min": lambda grad, self, min: _guided_clamp(grad, self, min, None),
+        "hardtanh": lambda grad, self, min_val, max_val: _guided_clamp(grad, self, min_val, max_val),
+        "threshold": lambda grad, self, threshold: (grad.clamp(min=0) if threshold == 0 else grad) * (self > threshold),
+        "cutaway.convolution": convolution_row(_guided),
+    }
+)
 """Guided backpropagation. Source: Springenberg, Dosovitskiy, Brox, Riedmiller, Striving for Simplicity, 2014,
 section 3.4."""
 
-deconvnet = {
-    "relu": lambda grad: grad.clamp(min=0),
-    "relu6": lambda grad: grad.clamp(min=0),
-    "clamp": lambda grad, self, min, max: grad.clamp(min=0) if min == 0 else _guided_clamp(grad, self, min, max),
-    "clamp_min": lambda grad, self, min: grad.clamp(min=0) if min == 0 else grad * (self > min),
-    "hardtanh": lambda grad, self, min_val, max_val: (
-        grad.clamp(min=0) if min_val == 0 else _guided_clamp(grad, self, min_val, max_val)
-    ),
-    "threshold": lambda grad, self, threshold: grad.clamp(min=0) if threshold == 0 else grad * (self > threshold),
-}
+deconvnet = of_operations(
+    {
+        "relu": lambda grad: grad.clamp(min=0),
+        "relu6": lambda grad: grad.clamp(min=0),
+        "clamp": lambda grad, self, min, max: grad.clamp(min=0) if min == 0 else _guided_clamp(grad, self, min, max),
+        "clamp_min": lambda grad, self, min: grad.clamp(min=0) if min == 0 else grad * (self > min),
+        "hardtanh": lambda grad, self, min_val, max_val: (
+            grad.clamp(min=0) if min_val == 0 else _guided_clamp(grad, self, min_val, max_val)
+        ),
+        "threshold": lambda grad, self, threshold: grad.clamp(min=0) if threshold == 0 else grad * (self > threshold),
+        "cutaway.convolution": convolution_row(lambda grad, result: grad.clamp(min=0)),
+    }
+)
 """The deconvolutional network's backward pass. Source: Zeiler, Fergus, Visualizing and Understanding Convolutional
 Networks, 2014, section 2.1."""
 
@@ -91,7 +98,7 @@ def _other_weights(choose: Any) -> dict[str, Any]:
             return pull(grad, tuple(shape), choose(weight, node), *rest)
 
         rules[name] = {"input": named(("grad", "input_shape", "weight", "node", *settings), serve)}
-    return rules
+    return of_operations(rules)
 
 
 def _fixed(seed: int) -> Any:
@@ -148,7 +155,7 @@ def direct_feedback_alignment(seed: int = 0) -> dict[str, Any]:
         size = torch.Size(shape[1:]).numel()
         return (error @ fixed(weight, node, (error.shape[1], size))).reshape(tuple(shape))
 
-    return {name: {"input": named(("grad", "input_shape", "weight", "node"), serve)} for name in LAYERS}
+    return of_operations({name: {"input": named(("grad", "input_shape", "weight", "node"), serve)} for name in LAYERS})
 
 
 def last_layer(node: Node) -> Node:
@@ -169,10 +176,12 @@ def _pass(grad: Tensor) -> Tensor:
     return grad
 
 
-straight_through = {
-    **dict.fromkeys(("round", "floor", "ceil", "trunc", "bernoulli", "round.decimals"), _pass),
-    **dict.fromkeys(("sign", "sgn", "heaviside"), lambda grad, self: grad * (self.abs() <= 1)),
-}
+straight_through = of_operations(
+    {
+        **dict.fromkeys(("round", "floor", "ceil", "trunc", "bernoulli", "round.decimals"), _pass),
+        **dict.fromkeys(("sign", "sgn", "heaviside"), lambda grad, self: grad * (self.abs() <= 1)),
+    }
+)
 """Let adjoints through functions of steps: roundings as if they were the identity, signs as if they were clipped at ±1.
 Source: Bengio, Léonard, Courville, Estimating or Propagating Gradients Through Stochastic Neurons, 2013, section 4;
 Hubara et al., Binarized Neural Networks, 2016, section 1.3."""

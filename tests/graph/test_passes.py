@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import cutaway as ct
-from cutaway.graph.passes import PASSES, cut
+from cutaway.errors import ArgumentError
+from cutaway.graph.passes import PASSES, cut, start
 from tests.graph.subjects import images, reused
 
 
@@ -172,3 +173,46 @@ def test_what_is_read_twice_or_whole_stays() -> None:
         for ours, theirs in zip(passed.outputs, graph.outputs, strict=True):
             assert ours.shape == theirs.shape
         assert torch.allclose(passed.gradient()(x), graph.gradient()(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("rules", [ct.rules.guided, ct.rules.deconvnet], ids=["guided", "deconvnet"])
+def test_rules_for_rectifiers_reach_those_inside_fused_convolutions(rules: dict) -> None:
+    model, x = subject(torch.float64), torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    graph = ct.capture(model, x)
+    ours, plain = graph.optimized().gradient(rules=rules)(x), graph.gradient(rules=rules)(x)
+    assert torch.allclose(ours, plain, rtol=1e-10, atol=1e-14)
+    assert (plain - graph.gradient()(x)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("key", ["relu", "add", "conv2d"])
+def test_a_rule_for_what_was_merged_is_refused(key: str) -> None:
+    model, x = subject(torch.float64), torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    passed = ct.capture(model, x).optimized()
+    with pytest.raises(ArgumentError, match=f"{key}.*merged"):
+        passed.gradient(rules={key: lambda grad: grad})
+
+
+def test_kept_nodes_keep_their_values() -> None:
+    model, x = subject(torch.float64), torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    graph = ct.capture(model, x)
+    assert "stem" not in graph.optimized().by_name
+    kept = graph.optimized(keep=["stem"])
+    value = kept.gradient(wrt=[], values=["stem"]).evaluate(x)[0]["stem"]
+    assert torch.allclose(value, model.stem(x))
+
+
+def test_a_graph_without_passes_is_the_graph() -> None:
+    model, x = subject(torch.float64), torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    graph = ct.capture(model, x)
+    assert torch.equal(graph.optimized([])(x), graph(x)) and graph.module is model
+
+
+def test_a_graph_that_starts_inside_gives_the_same_adjoint() -> None:
+    model, x = subject(torch.float64), torch.randn(2, 3, 12, 12, dtype=torch.float64)
+    graph = ct.capture(model, x)
+    values, adjoints = graph.gradient(wrt=["grouped"], values=["grouped"]).evaluate(x)
+    head = start(graph, "grouped")
+    assert torch.equal(head(values["grouped"]), graph(x))
+    assert torch.equal(head.gradient()(values["grouped"]), adjoints["grouped"])
+    with pytest.raises(ArgumentError, match="around 'left.0'"):
+        start(graph, "left.0")

@@ -58,6 +58,20 @@ def test_rectifiers_are_replaced_wherever_they_are(mode: str, rectifier: Callabl
     assert close(ours, expected)
 
 
+def test_rules_for_operations_leave_parts_with_their_names_alone() -> None:
+    class Misnamed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu, self.threshold = nn.GELU(), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(self.threshold(x))
+
+    model, x = Misnamed().double(), torch.randn(3, 4, dtype=torch.float64)
+    graph = ct.capture(model, x)
+    assert torch.equal(graph.gradient(rules=rules.guided)(x), graph.gradient()(x))
+
+
 def test_guided_backprop_serves_in_place_and_reused_rectifiers(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = reused().eval(), images()
     ours = ct.grad(model, rules=rules.guided)(x)
