@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cutaway import attack
+from cutaway.attack.boundary import _sideways as sideways
 from cutaway.attack.decisions import to_boundary
 from cutaway.attack.oracle import Oracle
 from cutaway.attack.problem import pose
@@ -67,6 +68,18 @@ def test_bisection_ends_at_the_boundary(case, norm):
     assert problem.goal.reached(linear(found)).all()
     back = x + (found - x) * (1 - 1e-4)
     assert not problem.goal.reached(linear(back)).any()
+
+
+def test_a_sideways_step_is_across_the_line_and_keeps_the_distance(case):
+    linear, _, y = case
+    x = torch.full((len(y), 1, 8, 8), 0.5, dtype=torch.float64)  # far from the ends of the box
+    problem = pose(linear, x, y, eps=None, norm="l2", target=None, seed=0)
+    point = x + 0.1 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).double()
+    size = torch.linspace(0.05, 0.4, len(x), dtype=torch.float64)
+    before, after = (point - x).flatten(1), (sideways(problem, point, size, 0) - x).flatten(1)
+    assert torch.allclose(after.norm(dim=1), before.norm(dim=1))
+    cosine = (before * after).sum(1) / before.norm(dim=1).square()
+    assert torch.allclose(cosine, (1 + size.square()).rsqrt())  # a right angle between line and step
 
 
 @both

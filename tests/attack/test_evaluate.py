@@ -83,6 +83,17 @@ def test_a_quantiser_without_gradient_is_caught(net, digits):
     )
 
 
+def test_decisions_alone_see_through_a_quantiser(net, digits):
+    defence = lambda x: net((4 * x).round() / 4)  # noqa: E731
+    blind = partial(attack.hop_skip_jump, steps=3, probes=30)
+    with pytest.warns(attack.MaskedGradientWarning):
+        made = attack.evaluate(
+            defence, digits, attack.pgd, blind, eps=[1.0, 2.0], norm="l2", limit=30, checks=False, progress=False
+        )
+    seen, asked = (made.robust_accuracy(name)[-1].value for name in ("pgd", "hop_skip_jump"))
+    assert asked < seen - 0.2
+
+
 def test_transfer_from_a_surrogate_betrays_a_masked_model(net, digits):
     defence = lambda x: net((4 * x).round() / 4)  # noqa: E731
     with pytest.warns(attack.MaskedGradientWarning):

@@ -126,11 +126,12 @@ def test_elastic_net_changes_fewer_pixels_than_l2(net, digits):
 
 def test_rules_of_the_elastic_net_choose_by_their_own_distance(net, digits):
     x, y = digits[0][:20], digits[1][:20]
-    run = {"steps": 60, "searches": 4, "rate": 0.05, "weight": 0.1, "beta": 0.01, "progress": False}
+    run = {"steps": 60, "searches": 4, "rate": 0.05, "weight": 0.1, "beta": 1e-3, "progress": False}
     l1, mixed = (attack.elastic_net(net, x, y, rule=rule, **run) for rule in ("l1", "elastic_net"))
-    size = lambda found: 0.01 * found.distance + found.perturbation.flatten(1).norm(dim=1).square()  # noqa: E731
+    size = lambda found: 1e-3 * found.distance + found.perturbation.flatten(1).norm(dim=1).square()  # noqa: E731
     assert (l1.distance <= mixed.distance + 1e-6).all()
     assert (size(mixed) <= size(l1) + 1e-6).all()
+    assert (l1.distance < mixed.distance - 1e-3).any() and (size(mixed) < size(l1) - 1e-4).any()
     with pytest.raises(LookupError, match="unknown rule 'l3'"):
         attack.elastic_net(net, x, y, rule="l3")
 
