@@ -15,7 +15,7 @@ CAN_MAKE_ENV := import ensurepip, venv
 FIND = for p in $(CANDIDATES); do "$$p" -c '$(1)' >/dev/null 2>&1 && { echo "$$p"; break; }; done
 PYTHON ?= $(shell $(call FIND,$(RIGHT_VERSION); $(CAN_MAKE_ENV)))
 
-.PHONY: help demo env test test-all lint bench-env clean
+.PHONY: help demo env test test-all lint bench-env gallery clean
 
 help:
 	@echo "make demo       make the environment, train LeNet-5 on digits and write its report"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-all   the same with the slow tests"
 	@echo "make env        make the environment ($(VENV)) only"
 	@echo "make bench-env  make the environment of the benchmarks ($(BENCH)), with the peers"
+	@echo "make gallery    make docs/gallery.md and its pictures from the folder in CUTAWAY_DATA"
 	@echo "make clean      remove caches and build products; environments and runs stay"
 
 demo: env
@@ -42,6 +43,9 @@ lint: $(VENV)/.tools
 	$(VENV)/bin/python -m pyright
 
 bench-env: $(BENCH)/.package
+
+gallery: env
+	$(VENV)/bin/python docs/gallery.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
