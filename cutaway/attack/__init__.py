@@ -14,7 +14,8 @@ from cutaway.attack.jsma import jsma
 from cutaway.attack.lbfgs import lbfgs
 from cutaway.attack.norms import NORMS
 from cutaway.attack.oracle import MaskedGradientWarning
-from cutaway.attack.patch import Patch, Placing, Trials, patch
+from cutaway.attack.patch import Patch, Trials, patch
+from cutaway.attack.placing import Placing
 from cutaway.attack.problem import ModelModeWarning
 from cutaway.attack.result import Attack, load
 from cutaway.attack.robustness import Check, Rate, RobustnessReport, wilson

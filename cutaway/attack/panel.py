@@ -57,7 +57,7 @@ def strip(images: list[np.ndarray], texts: list[str], title: str) -> "Figure":
     """Images in a row with a text under each."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(max(2.0 * len(images), 5.0), 2.65), layout="constrained")
+    figure = Figure(figsize=(max(2.0 * len(images), 5.0), 2.75), layout="constrained")
     for axis, image, text in zip(figure.subplots(1, len(images), squeeze=False)[0], images, texts, strict=True):
         axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axis.set_xticks([])
