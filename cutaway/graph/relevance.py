@@ -172,7 +172,7 @@ def flat_rule(relevance: Tensor, x: Tensor, w: Any, z: Tensor, layer: Layer) -> 
     if layer.groups == 1 and x.ndim == w.ndim:  # all channels share one kernel of ones
         channel, kernel = torch.ones_like(x[:1, :1]), torch.ones_like(w[:1, :1])
         s = relevance.sum(1, keepdim=True) / (x.shape[1] * layer.apply(channel, kernel))  # (N, 1, …)
-        return layer.pull(s, (len(x), 1, *x.shape[2:]), kernel).expand(x.shape)
+        return layer.pull(s, (len(x), 1, *x.shape[2:]), kernel).expand(x.shape).contiguous()
     flat = torch.ones_like(w)
     return layer.pull(relevance / layer.apply(torch.ones_like(x), flat), tuple(x.shape), flat)
 

@@ -74,6 +74,8 @@ def run(
     """
     if name not in nets.NAMES:
         raise nearest(name, nets.NAMES, "model")
+    if not isinstance(data, str):
+        raise ArgumentError(f"data is {type(data).__name__}: expected a data set's name; give arrays to cutaway.fit")
     if seeds < 1:
         raise ArgumentError(f"seeds={seeds}: expected a whole number, at least 1")
     recipe = recipe_for(name, data)

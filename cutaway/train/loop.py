@@ -22,7 +22,7 @@ from cutaway.train.interrupt import interruptible
 from cutaway.train.losses import loss_function
 from cutaway.train.measure import evaluate, placement
 from cutaway.train.metrics import metric_functions
-from cutaway.train.opening import check_arrays, describe, open_job
+from cutaway.train.opening import check_arrays, check_fit, describe, open_job
 from cutaway.train.optimizers import make_optimizer, parameter_groups
 from cutaway.train.record import (
     RUN,
@@ -110,6 +110,9 @@ def fit(
     for data, what in ((train, "training"), (validation, "validation"), (test, "test")):
         check_arrays(data, what)
     source = make_source(train, chosen.batch_size, chosen.seed, where, dtype, chosen.drop_last, chosen.shuffle)
+    with isolated(where, chosen.seed):
+        for data, what in ((None if augment else train, "training"), (validation, "validation"), (test, "test")):
+            check_fit(model, data, what, chosen.loss)
     with processes.together(where), isolated(where, chosen.seed), using_threads(threads, model, source):
         job = _prepare(model, source, validation, chosen, rules)
         job.augment, job.adversary = augment, _seeded(adversary)

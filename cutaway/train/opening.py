@@ -11,8 +11,9 @@ from torch import nn
 from cutaway.data import Dataset
 from cutaway.data import check as check_data
 from cutaway.errors import DataError, RunFolderError
-from cutaway.train.batches import Arrays, as_arrays
+from cutaway.train.batches import Arrays, as_arrays, place_inputs
 from cutaway.train.checkpoint import load_checkpoint
+from cutaway.train.measure import evaluating, placement
 from cutaway.train.record import (
     INITIAL,
     RUN,
@@ -56,6 +57,43 @@ def check_arrays(data: Any, what: str) -> None:
             index = tuple(int(i) for i in bad.nonzero()[0])
             value = values[index].item()
             raise DataError(f"{what} data: example {index[0]} holds {value} at index {index}; expected finite numbers")
+
+
+@torch.no_grad()
+def check_fit(model: nn.Module, data: Any, what: str, loss: str | Any) -> None:
+    """Check on one example that the network takes the inputs, and that all targets are classes if the loss wants those.
+
+    Raises:
+        DataError: the network fails on the input, or a target is no class of its; index and value are named.
+
+    >>> check_fit(nn.Linear(2, 3), (torch.zeros(2, 2), torch.tensor([2, 3])), "training", "cross_entropy")
+    Traceback (most recent call last):
+    cutaway.errors.DataError: training data: example 1 has the target 3 at index (1,); the network has classes 0 … 2
+    """
+    pair = as_arrays(data)
+    if pair is None:
+        return
+    device, dtype = placement(model)
+    x, y = place_inputs(pair[0][:1], device, dtype), torch.as_tensor(pair[1])
+    with evaluating(model):
+        try:
+            outputs = model(x)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise DataError(
+                f"{what} data: the network cannot take inputs of shape {tuple(x.shape[1:])} and type {x.dtype}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+    if loss != "cross_entropy" or not isinstance(outputs, torch.Tensor) or outputs.dim() < 2:
+        return
+    if y.is_floating_point():
+        raise DataError(f"{what} data: the targets have type {y.dtype}; cross-entropy needs whole numbers, the classes")
+    bad = ((y < 0) | (y >= outputs.shape[1])).nonzero()
+    if len(bad):
+        index = tuple(int(i) for i in bad[0])
+        raise DataError(
+            f"{what} data: example {index[0]} has the target {y[index].item()} at index {index}; the network has "
+            f"classes 0 … {outputs.shape[1] - 1}"
+        )
 
 
 def describe(

@@ -282,3 +282,20 @@ def test_rules_replace_backpropagation() -> None:
     assert same_weights(plain.model, same.model)
     assert torch.equal(guided.model[2].weight, plain.model[2].weight) is False  # type: ignore[index]
     assert not torch.equal(guided.model[0].weight, plain.model[0].weight)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (torch.zeros(6, 5), torch.zeros(6).long(), r"validation data: the network cannot take inputs of shape \(5,\)"),
+        (torch.zeros(6, 2), torch.tensor([0, 1, 0, 0, 3, 0]), r"example 4 has the target 3 at index \(4,\).* 0 … 1"),
+        (torch.zeros(6, 2), torch.tensor([0, 1, -1, 0, 1, 0]), r"example 2 has the target -1 at index \(2,\)"),
+        (torch.zeros(6, 2), torch.zeros(6), "targets have type torch.float32"),
+    ],
+)
+def test_data_that_do_not_fit_the_network_are_named_before_training(x, y, message) -> None:
+    good, model = (torch.zeros(6, 2), torch.zeros(6).long()), nn.Linear(2, 2)
+    before = model.weight.detach().clone()
+    with pytest.raises(DataError, match=message):
+        fit(model, good, validation=(x, y), epochs=1, progress=False)
+    assert torch.equal(model.weight, before) and model.training
