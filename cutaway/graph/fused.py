@@ -165,6 +165,11 @@ def folded_weight(weight: Tensor, gamma: Tensor | None, running_var: Tensor, eps
     return weight * scale.view(-1, *[1] * (weight.ndim - 1))
 
 
+def scaled(weight: Tensor, factor: Tensor) -> Tensor:
+    """A convolution's weight or bias, times a factor for each output channel."""
+    return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+
+
 def folded_bias(
     bias: Tensor | None,
     gamma: Tensor | None,

@@ -129,6 +129,36 @@ def fold_batch_norm(graph: "Graph") -> "Graph":
     return rewrite(graph, visit)
 
 
+def fold_scales(graph: "Graph") -> "Graph":
+    """Factors of the channels that depend on parameters alone (layer scale) become part of the convolution before."""
+    fixed = _fixed(graph)
+    folded = {node: pair for node in graph.nodes if (pair := _scaled_convolution(node, graph, fixed)) is not None}
+
+    def visit(work: Rewrite, node: Node) -> Node | None:
+        if node not in folded:
+            return None
+        conv, scale = folded[node]
+        given, factor = bound_arguments(conv), work.new[scale]
+        weight, bias = (work.new[given[key]] if given[key] is not None else None for key in ("weight", "bias"))
+        weight = work.helper(node, "weight", fused.scaled, (weight, factor), given["weight"].shape)
+        if bias is not None:
+            bias = work.helper(node, "bias", fused.scaled, (bias, factor), given["bias"].shape)
+        return work.place(node, conv.op, (work.new[conv.args[0]], weight, bias, *conv.args[3:]))
+
+    return rewrite(graph, visit)
+
+
+def _scaled_convolution(node: Node, graph: "Graph", fixed: set[Node]) -> tuple[Node, Node] | None:
+    """The convolution that a product scales channel by channel, and the factors."""
+    if node.op is not aten.mul.Tensor or not all(isinstance(value, Node) for value in node.args):
+        return None
+    conv, scale = node.args if node.args[1] in fixed else reversed(node.args)
+    if scale not in fixed or conv.op not in _CONVOLUTIONS or _only_user(conv, graph) is not node or not conv.shape:
+        return None
+    channels = (conv.shape[1], *[1] * (len(conv.shape) - 2))  # (C, 1, 1)
+    return (conv, scale) if scale.shape in (channels, (1, *channels)) else None
+
+
 _CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
 
 
@@ -232,15 +262,7 @@ def fold_constants(graph: "Graph") -> "Graph":
     Changes are seen by PyTorch's version counters, so that optimisers' steps, `load_state_dict` and in-place operations
     are noticed; writing through `.data` is not.
     """
-    fixed: set[Node] = set()
-    for node in graph.nodes:
-        if node.kind in ("parameter", "buffer", "constant") or (
-            node.op is not None
-            and node.inputs
-            and all(source in fixed for source in node.inputs)
-            and node.parts is None
-        ):
-            fixed.add(node)
+    fixed = _fixed(graph)
 
     def visit(work: Rewrite, node: Node) -> Node | None:
         if node not in fixed or node.op is None:
@@ -253,10 +275,25 @@ def fold_constants(graph: "Graph") -> "Graph":
     return rewrite(graph, visit)
 
 
+def _fixed(graph: "Graph") -> set[Node]:
+    """The nodes that depend on parameters, buffers and constants alone."""
+    fixed: set[Node] = set()
+    for node in graph.nodes:
+        if node.kind in ("parameter", "buffer", "constant") or (
+            node.op is not None
+            and node.inputs
+            and all(source in fixed for source in node.inputs)
+            and node.parts is None
+        ):
+            fixed.add(node)
+    return fixed
+
+
 PASSES: dict[str, Callable[["Graph"], "Graph"]] = {
     "remove_dead_code": remove_dead_code,
     "skip_unread": skip_unread,
     "fold_batch_norm": fold_batch_norm,
+    "fold_scales": fold_scales,
     "fuse_convolutions": fuse_convolutions,
     "pack_convolutions": pack_convolutions,
     "channels_last": channels_last,
