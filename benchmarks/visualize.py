@@ -25,38 +25,50 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from coverage_models import define_torchvision
 
+import cutaway as ct
 from cutaway import nets
 from cutaway import visualize as V
 
-LAYER, CHANNEL = "inception4a", 3
+LAYER = "inception4a"
 Run = Callable[[int], object]  # so many steps
 
 
-def ours(size: int) -> Run:
+def network() -> nn.Module:
+    """GoogLeNet with random weights, for images in [0, 1]."""
+    return nets.normalized(nets.make("googlenet", seed=0), nets.IMAGENET["mean"], nets.IMAGENET["std"]).eval()
+
+
+def excited() -> int:
+    """The channel that random images excite most: none that is dead, whose gradient would be zero."""
+    model, x = network(), torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    values = ct.capture(model, x).run(x)[f"model.{LAYER}"].value
+    return int(values.mean((0, 2, 3)).argmax())
+
+
+def ours(size: int, channel: int) -> Run:
     """Our `optimize` with its defaults."""
-    torch.manual_seed(0)
-    model = nets.normalized(nets.make("googlenet", seed=0), nets.IMAGENET["mean"], nets.IMAGENET["std"]).eval()
-    goal = V.channel(f"model.{LAYER}", CHANNEL)
+    model, goal = network(), V.channel(f"model.{LAYER}", channel)
     return lambda steps: V.optimize(model, goal, size=size, steps=steps, progress=False)
 
 
-def lucents(size: int) -> Run:
-    """lucent's `render_vis` with its defaults, on torchvision's network."""
+def lucents(size: int, channel: int) -> Run:
+    """lucent's `render_vis` with its defaults, on torchvision's network with the same weights."""
     define_torchvision()
     torchvision = importlib.import_module("torchvision")
     param, render = (importlib.import_module(f"lucent.optvis.{name}") for name in ("param", "render"))
-    torch.manual_seed(0)
-    model = torchvision.models.googlenet(weights=None, init_weights=True, aux_logits=False).eval()
+    model = torchvision.models.googlenet(weights=None, init_weights=False, aux_logits=False).eval()
+    model.load_state_dict(network().model.state_dict())  # type: ignore[union-attr]
 
     def run(steps: int) -> None:
         """Its hooks stay, and keep what they saw: they are removed after each run."""
         options: dict[str, Any] = {"thresholds": (steps,), "progress": False, "show_image": False}
-        render.render_vis(model, f"{LAYER}:{CHANNEL}", lambda: param.image(size), **options)
+        render.render_vis(model, f"{LAYER}:{channel}", lambda: param.image(size), **options)
         for module in model.modules():
             module._forward_hooks.clear()
         model.zero_grad()
@@ -64,7 +76,7 @@ def lucents(size: int) -> Run:
     return run
 
 
-CONTENDERS: dict[str, Callable[[], Run]] = {
+CONTENDERS: dict[str, Callable[[int], Run]] = {
     "ours, 224 px": partial(ours, 224),
     "lucent, 200 px (network sees 224)": partial(lucents, 200),
     "ours, 128 px": partial(ours, 128),
@@ -82,7 +94,8 @@ def spent(run: Run, steps: int) -> float:
 
 def speed(repeats: int) -> None:
     """Print each contender's time for a step, and the ratios."""
-    runs = {name: make() for name, make in CONTENDERS.items()}
+    channel = excited()
+    runs = {name: make(channel) for name, make in CONTENDERS.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
@@ -105,14 +118,15 @@ def resident(peak: bool) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(word)) / 1024
 
 
-def memory(name: str) -> None:
+def memory(name: str, channel: int) -> None:
     """Print the peak of one contender in this process."""
-    run = CONTENDERS[name]()
+    run = CONTENDERS[name](channel)
     gc.collect()
     before = resident(peak=False)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     run(12)
-    print(f"  {name:<36}{resident(peak=True) - before:7.0f} MiB above {before:.0f}", flush=True)
+    peak = resident(peak=True)
+    print(f"  {name:<36}{peak:7.0f} MiB in all, {peak - before:.0f} above {before:.0f}", flush=True)
 
 
 def main() -> None:
@@ -121,11 +135,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory-of", choices=list(CONTENDERS), help=argparse.SUPPRESS)
+    parser.add_argument("--channel", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
     if options.memory_of:
-        memory(options.memory_of)
+        memory(options.memory_of, options.channel)
         return
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "torch-lucent")
@@ -135,8 +150,9 @@ def main() -> None:
     print("CPU time of a step")
     speed(options.repeats)
     print("peak memory of twelve steps, each in a process of its own")
+    channel = str(excited())
     for name in CONTENDERS:
-        told = ["--memory-of", name, "--threads", str(options.threads)]
+        told = ["--memory-of", name, "--channel", channel, "--threads", str(options.threads)]
         subprocess.run([sys.executable, __file__, *told], check=True)
 
 
