@@ -16,7 +16,7 @@ from cutaway.attack.losses import Goal, cross_entropy, margin
 from cutaway.attack.norms import NORMS
 from cutaway.attack.oracle import MaskedGradientWarning, Model, Oracle
 from cutaway.attack.problem import Problem
-from cutaway.attack.robustness import Check
+from cutaway.attack.robustness import SLACK, Check
 from cutaway.attack.search import Keeper
 from cutaway.attack.square import search as square_search
 from cutaway.attack.walk import Walk, walk
@@ -24,7 +24,6 @@ from cutaway.errors import ArgumentError
 from cutaway.progress import Tick
 
 MOST = 100  # images that checks are run on
-SLACK = 0.02  # share of images that chance may move
 QUIET: Tick = lambda _: None  # noqa: E731
 
 
@@ -70,7 +69,7 @@ def run_checks(
     rows = (~problem.solved).nonzero()[:MOST, 0]
     if not len(rows) or len(ladder) < 2:
         return (Check("images", None, "No image is classified correctly, or ε is 0 only: there is nothing to check."),)
-    eps = telling(ladder, broken, len(rows))
+    eps = telling(ladder, broken)
     part = problem.keep(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MaskedGradientWarning)  # said in a sentence below
@@ -84,7 +83,7 @@ def run_checks(
     return tuple(found)
 
 
-def telling(ladder: Sequence[float], broken: dict[str, Tensor], count: int) -> float:
+def telling(ladder: Sequence[float], broken: dict[str, Tensor]) -> float:
     """The smallest radius at which the worst attack breaks at least half of the images; the largest if none does."""
     worst = torch.stack(list(broken.values())).any(0)
     right = ~worst[0]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cutaway.attack.checks import run_checks
+from cutaway.attack.checks import MOST, run_checks, telling
 from cutaway.attack.iterative import pgd
 from cutaway.attack.norms import NORMS
 from cutaway.attack.oracle import MaskedGradientWarning, Model
@@ -27,6 +27,7 @@ LADDERS: dict[str, tuple[float, ...]] = {
     "l2": (0, 0.1, 0.25, 0.5, 1, 2, 3),
     "l1": (0, 1, 2, 4, 8, 12, 24),
 }
+STEPS = (1, 2, 5, 10, 20, 50)  # of the curve that shows whether an attack has converged
 Method = Callable[..., Attack]
 
 
@@ -38,12 +39,13 @@ def evaluate(
     norm: str = "linf",
     limit: int | None = None,
     checks: bool = True,
+    steps: Sequence[int] | None = None,
     surrogate: Model | None = None,
     seed: int = 0,
     batch_size: int = 256,
     progress: bool = True,
 ) -> RobustnessReport:
-    """Measure clean and robust accuracy over ε, and check whether the attacks can be believed.
+    """Measure clean and robust accuracy over ε and over steps, and check whether the attacks can be believed.
 
     Args:
         model: module or function from images (N, C, H, W) to logits (N, K).
@@ -54,6 +56,9 @@ def evaluate(
         norm: "linf", "l2" or "l1".
         limit: how many images of the data are used, from the first; all when None.
         checks: run the checks of the attacks (on at most 100 images), see `RobustnessReport.checks`.
+        steps: numbers of steps for the curve over steps: attacks that take `eps` and `steps` are run with each of them
+            at the smallest radius that breaks half of the images, on at most 100 images. (1, 2, 5, 10, 20, 50) when
+            None, and no curve without checks; () for none.
         surrogate: another model for the same task, to see whether examples made on it are stronger than those made on
             the model itself.
         seed: for attacks and control.
@@ -61,7 +66,8 @@ def evaluate(
         progress: show a bar when stderr is a terminal.
 
     Raises:
-        ArgumentError: the data, labels or radii are out of range, or an attack needs gradients that are not there.
+        ArgumentError: the data, labels, radii or steps are out of range, or an attack needs gradients that
+            are not there.
 
     Source: Carlini et al., "On evaluating adversarial robustness", 2019.
 
@@ -77,20 +83,37 @@ def evaluate(
     x, y = _pairs(data, limit)
     problem = pose(model, x, y, eps=ladder[-1], norm=norm, target=None, seed=seed, batch_size=batch_size)
     methods = _named(attacks or (fgsm, pgd))
+    walks = _step_ladder((STEPS if checks else ()) if steps is None else steps)
+    climbers = {name: method for name, method in methods.items() if walks and {"eps", "steps"} <= _takes(method)}
     clean = ~problem.solved
     common = {"norm": norm, "seed": seed, "batch_size": batch_size, "progress": False, "control": False}
     broken, seconds = {}, {}
-    with bar("evaluate", (len(methods) + 1) * (len(ladder) - 1) + checks, progress) as tick, _once():
+    rounds = (len(methods) + 1) * (len(ladder) - 1) + len(climbers) * len(walks) + checks
+    with bar("evaluate", rounds, progress) as tick, _once():
         for name, method in methods.items():
             began = time.perf_counter()
             broken[name] = _under(method, problem, ladder, common, name, tick)
             seconds[name] = time.perf_counter() - began
         control = _under(random_noise, problem, ladder, common, "random noise", tick)
+        worth = telling(ladder, broken)
+        few = problem.keep(torch.arange(min(MOST, len(x)), device=problem.x.device))
+        slow = {name: _longer(method, few, worth, walks, common, name, tick) for name, method in climbers.items()}
         found = run_checks(problem, ladder, broken, control, surrogate) if checks else ()
         tick("checks")
     settings = {"attacks": {name: _described(method) for name, method in methods.items()}, "limit": limit}
     return RobustnessReport(
-        norm, ladder, clean, {k: v.cummax(0).values for k, v in broken.items()}, control, found, settings, seed, seconds
+        norm=norm,
+        eps=ladder,
+        clean=clean,
+        broken={name: rows.cummax(0).values for name, rows in broken.items()},
+        control=control,
+        checks=found,
+        settings=settings,
+        seed=seed,
+        seconds=seconds,
+        steps=(0, *walks) if slow else (),
+        steps_eps=worth,
+        over_steps=slow,
     )
 
 
@@ -109,10 +132,8 @@ def _under(method: Method, problem: Problem, ladder: Sequence[float], common: di
     rows = (~problem.solved).nonzero()[:, 0]
     if not len(rows):
         return broken
-    call = functools.partial(method, problem.oracle.model, problem.x[rows], problem.goal.label[rows])
-    known = inspect.signature(method).parameters
-    given = {key: value for key, value in common.items() if key in known}
-    if "eps" not in known:  # looks for the smallest perturbation
+    call, given = _on(method, problem, rows), _given(method, common)
+    if "eps" not in _takes(method):  # looks for the smallest perturbation
         found = call(**given)
         for row, radius in enumerate(ladder[1:], 1):
             broken[row, rows] |= found.success & (found.distance <= radius)
@@ -122,6 +143,41 @@ def _under(method: Method, problem: Problem, ladder: Sequence[float], common: di
         broken[row, rows] |= call(eps=radius, **given).success
         tick(f"{name}, ε = {radius:.4g}")
     return broken
+
+
+def _longer(
+    method: Method, problem: Problem, eps: float, walks: Sequence[int], common: dict, name: str, tick: Tick
+) -> Tensor:
+    """(1 + S, M): which images are broken after no step and after each number of steps, each a run of its own."""
+    broken = problem.solved.repeat(1 + len(walks), 1)
+    rows = (~problem.solved).nonzero()[:, 0]
+    call, given = _on(method, problem, rows), _given(method, common)
+    for row, count in enumerate(walks, 1):
+        if len(rows) and eps > 0:
+            broken[row, rows] |= call(eps=eps, steps=count, **given).success
+        tick(f"{name}, {count} steps")
+    return broken
+
+
+def _on(method: Method, problem: Problem, rows: Tensor) -> Method:
+    return functools.partial(method, problem.oracle.model, problem.x[rows], problem.goal.label[rows])
+
+
+def _takes(method: Method) -> set[str]:
+    return set(inspect.signature(method).parameters)
+
+
+def _given(method: Method, common: dict) -> dict:
+    known = _takes(method)
+    return {key: value for key, value in common.items() if key in known}
+
+
+def _step_ladder(steps: Sequence[int]) -> tuple[int, ...]:
+    if not all(isinstance(count, int) and count >= 1 for count in steps):
+        raise ArgumentError(
+            f"steps={steps!r}: expected numbers of steps, each at least 1, or () for no curve over steps"
+        )
+    return tuple(sorted(set(steps)))
 
 
 def _ladder(eps: float | Sequence[float] | None, norm: str) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """What an evaluation found: accuracy against ε for each attack, the random control, and the checks in sentences."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,9 +15,11 @@ from cutaway.errors import ArgumentError, nearest
 from cutaway.intervals import wilson_interval
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CONTROL = "random noise"
+SLACK = 0.02  # share of images that chance may move
 
 
 class Rate(NamedTuple):
@@ -63,6 +66,9 @@ class RobustnessReport:
         checks: what speaks for and against believing the numbers.
         settings, seed: how it was made.
         seconds: by attack, the time it took.
+        steps: numbers of steps of the curve over steps, rising, starting with 0; empty without that curve.
+        steps_eps: the ε of that curve.
+        over_steps: by iterative attack, (S, M): whether it breaks each of the first M images with so many steps.
     """
 
     norm: str
@@ -74,6 +80,9 @@ class RobustnessReport:
     settings: dict[str, Any]
     seed: int
     seconds: dict[str, float] = field(default_factory=dict)
+    steps: tuple[int, ...] = ()
+    steps_eps: float = 0.0
+    over_steps: dict[str, Bool[Tensor, "s m"]] = field(default_factory=dict)
 
     @property
     def worst(self) -> Bool[Tensor, "e n"]:
@@ -96,6 +105,35 @@ class RobustnessReport:
         broken = self.worst if attack is None else self.control if attack == CONTROL else self.broken[attack]
         return [wilson(int((~row).sum()), row.numel()) for row in broken]
 
+    def accuracy_over_steps(self, attack: str) -> list[Rate]:
+        """Accuracy after no step and after each number of steps of one attack at `steps_eps`.
+
+        Raises:
+            LookupFailure: there is no such curve for this attack.
+        """
+        if attack not in self.over_steps:
+            raise nearest(attack, self.over_steps, "attack with a curve over steps")
+        return [wilson(int((~row).sum()), row.numel()) for row in self.over_steps[attack]]
+
+    @property
+    def convergence(self) -> str:
+        """The curve over steps in a sentence for each attack; empty without that curve."""
+        said = []
+        for name in self.over_steps:
+            rates = [rate.value for rate in self.accuracy_over_steps(name)]
+            least = next(count for count, rate in zip(self.steps, rates, strict=True) if rate <= min(rates) + SLACK)
+            if least == self.steps[-1]:
+                end = f"it still falls after {self.steps[-2]} steps: give the attack more."
+            elif least == 0:
+                end = "no number of steps changes it."
+            else:
+                end = f"more than {least} step{'s' * (least > 1)} change it by at most {100 * SLACK:.0f} points."
+            said.append(
+                f"At ε = {self.steps_eps:.4g} {name} leaves {100 * rates[1]:.0f} % after {self.steps[1]} "
+                f"step{'s' * (self.steps[1] > 1)} and {100 * rates[-1]:.0f} % after {self.steps[-1]}; {end}"
+            )
+        return " ".join(said)
+
     @property
     def failed(self) -> tuple[Check, ...]:
         """The checks that speak against believing the numbers."""
@@ -103,36 +141,41 @@ class RobustnessReport:
 
     @property
     def verdict(self) -> str:
-        """The result in a sentence or two."""
+        """The result in a few sentences."""
         said = (
             f"Clean accuracy {self.clean_accuracy} on {len(self.clean)} images; under the worst of "
             f"{', '.join(self.broken)} {self.robust_accuracy()[-1]} at {NORM_NAMES[self.norm]} ε = {self.eps[-1]:.4g}, "
             f"under random noise of that size {self.robust_accuracy(CONTROL)[-1]}."
         )
+        said = f"{said} {self.convergence}".strip()
         if self.failed:
             return f"{said} Do not believe the robust accuracy: of {len(self.checks)} checks {len(self.failed)} failed."
         return f"{said} {'All checks that apply pass.' if self.checks else 'Nothing was checked.'}"
 
     def plot(self) -> "Figure":
-        """Draw accuracy against ε, one line per attack with its 95 % band, the random control dashed."""
+        """Draw accuracy against ε and against steps, one line per attack with its 95 % band, the control dashed."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        axis = figure.subplots()
-        for number, name in enumerate([*self.broken, CONTROL]):
-            rates = self.robust_accuracy(name)
-            colour, style = ("grey", "--") if name == CONTROL else (f"C{number}", "-")
-            line = [100 * rate.value for rate in rates]
-            axis.plot(self.eps, line, style, marker="o", markersize=3.5, color=colour, label=name)
-            low, high = [100 * rate.low for rate in rates], [100 * rate.high for rate in rates]
-            axis.fill_between(self.eps, low, high, color=colour, alpha=0.15, linewidth=0)
-        axis.set_xlabel(f"ε ({NORM_NAMES[self.norm]}, pixels in [0, 1])")
-        axis.set_ylabel("accuracy (%)")
-        axis.set_ylim(-2, 102)
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
+        columns = 2 if self.over_steps else 1
+        figure = Figure(figsize=(5.6 * columns + 0.8 * (columns == 1), 4.2), layout="constrained")
+        axes = figure.subplots(1, columns, squeeze=False, sharey=True)[0]
+        colours = {name: f"C{number}" for number, name in enumerate(self.broken)} | {CONTROL: "grey"}
+        for name, colour in colours.items():
+            _line(axes[0], self.eps, self.robust_accuracy(name), colour, name, "--" if name == CONTROL else "-")
+        axes[0].set_xlabel(f"ε ({NORM_NAMES[self.norm]}, pixels in [0, 1])")
+        axes[0].set_ylabel("accuracy (%)")
         failed = f" (checks that fail: {len(self.failed)})" if self.failed else ""
-        axis.set_title(f"Accuracy under attack, {len(self.clean)} images{failed}", fontsize=10)
+        axes[0].set_title(f"Accuracy under attack, {len(self.clean)} images{failed}", fontsize=10)
+        for name in self.over_steps:
+            _line(axes[1], range(len(self.steps)), self.accuracy_over_steps(name), colours[name], name)
+            axes[1].set_xticks(range(len(self.steps)), [str(count) for count in self.steps])
+            axes[1].set_xlabel("steps")
+            images = self.over_steps[name].shape[1]
+            axes[1].set_title(f"Over steps at ε = {self.steps_eps:.4g}, {images} images", fontsize=10)
+        for axis in axes:
+            axis.set_ylim(-2, 102)
+            axis.grid(alpha=0.3)
+            axis.legend(frameon=False)
         return figure
 
     def save(self, path: str | Path) -> Path:
@@ -157,8 +200,22 @@ class RobustnessReport:
             "clean": self.clean_accuracy._asdict(),
             "robust": {name: [rate._asdict() for rate in self.robust_accuracy(name)] for name in names},
             "worst": [rate._asdict() for rate in self.robust_accuracy()],
+            "over steps": {
+                "eps": self.steps_eps,
+                "steps": list(self.steps),
+                "accuracy": {
+                    name: [rate._asdict() for rate in self.accuracy_over_steps(name)] for name in self.over_steps
+                },
+            },
             "checks": [vars(check) for check in self.checks],
             "settings": self.settings,
             "seed": self.seed,
             "seconds": self.seconds,
         }
+
+
+def _line(axis: "Axes", x: Sequence[float], rates: list[Rate], colour: str, name: str, style: str = "-") -> None:
+    """One attack's accuracy with its 95 % band."""
+    axis.plot(x, [100 * rate.value for rate in rates], style, marker="o", markersize=3.5, color=colour, label=name)
+    low, high = [100 * rate.low for rate in rates], [100 * rate.high for rate in rates]
+    axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)

@@ -53,9 +53,41 @@ def test_an_honest_network_passes_all_checks(report):
     assert "All checks that apply pass" in report.verdict
 
 
+def test_the_curve_over_steps_is_that_of_the_attack(report, net, digits):
+    x, y = digits[0][:100], digits[1][:100]
+    assert report.steps == (0, 1, 2, 5, 10, 20, 50)
+    assert list(report.over_steps) == ["pgd"]  # FGSM takes one step
+    curve = report.accuracy_over_steps("pgd")
+    assert curve[0] == report.clean_accuracy
+    right = net(x).argmax(1) == y
+    found = attack.pgd(net, x[right], y[right], eps=report.steps_eps, steps=5, progress=False)
+    assert curve[3].value == (~found.success).sum().item() / 100
+    half = report.clean_accuracy.value / 2
+    below = [eps for eps, rate in zip(report.eps, report.robust_accuracy(), strict=True) if rate.value <= half]
+    assert report.steps_eps == below[0]
+    assert report.convergence in report.verdict and "pgd leaves" in report.verdict
+    assert len(report.plot().axes) == 2
+    assert report.words()["over steps"]["accuracy"]["pgd"][3]["value"] == curve[3].value
+    with pytest.raises(LookupError, match="'fgsm'"):
+        report.accuracy_over_steps("fgsm")
+
+
+def test_a_curve_that_still_falls_says_so(net, digits):
+    short = partial(attack.bim, step_size=0.01)
+    run = partial(attack.evaluate, net, digits, short, eps=0.15, limit=40, checks=False, progress=False)
+    made = run(steps=[8, 2])
+    assert made.steps == (0, 2, 8)
+    assert "still falls after 2 steps" in made.convergence
+    assert run(steps=[20, 40, 15]).convergence.endswith("change it by at most 2 points.")
+    bare = run()
+    assert bare.steps == () and bare.convergence == "" and len(bare.plot().axes) == 1
+    with pytest.raises(ArgumentError, match=r"steps=\[0\]"):
+        run(steps=[0])
+
+
 def test_gradients_hidden_by_saturation_are_caught(net, digits):
     defence = lambda x: net(torch.sigmoid(200 * (x - 0.4)))  # noqa: E731
-    caught = attack.evaluate(defence, digits, eps=EPS, limit=100, progress=False)
+    caught = attack.evaluate(defence, digits, eps=EPS, steps=(), limit=100, progress=False)
     assert "white-box beats black-box" in failed(caught)
     assert "Do not believe" in caught.verdict
 
@@ -68,7 +100,7 @@ def test_gradients_hidden_by_large_logits_are_named_and_beaten(net, digits, repo
 
 def test_randomness_without_averaging_is_caught(net, digits, global_randomness_untouched):
     defence = lambda x: net(x + 0.2 * torch.randn_like(x))  # noqa: E731
-    caught = attack.evaluate(defence, digits, eps=EPS, limit=60, progress=False)
+    caught = attack.evaluate(defence, digits, eps=EPS, steps=(), limit=60, progress=False)
     assert "random model" in failed(caught)
     assert "samples=20" in " ".join(check.sentence for check in caught.failed)
 
@@ -76,7 +108,7 @@ def test_randomness_without_averaging_is_caught(net, digits, global_randomness_u
 def test_a_quantiser_without_gradient_is_caught(net, digits):
     defence = lambda x: net((4 * x).round() / 4)  # noqa: E731
     with pytest.warns(attack.MaskedGradientWarning) as said:
-        caught = attack.evaluate(defence, digits, eps=EPS, limit=60, progress=False)
+        caught = attack.evaluate(defence, digits, eps=EPS, steps=(), limit=60, progress=False)
     assert len(said) == 1
     assert {"unbounded attack", "white-box beats black-box", "gradient norms", "loss along the gradient"} <= failed(
         caught
@@ -97,7 +129,7 @@ def test_decisions_alone_see_through_a_quantiser(net, digits):
 def test_transfer_from_a_surrogate_betrays_a_masked_model(net, digits):
     defence = lambda x: net((4 * x).round() / 4)  # noqa: E731
     with pytest.warns(attack.MaskedGradientWarning):
-        caught = attack.evaluate(defence, digits, eps=EPS, limit=60, surrogate=net, progress=False)
+        caught = attack.evaluate(defence, digits, eps=EPS, steps=(), limit=60, surrogate=net, progress=False)
     assert "transfer in" in failed(caught)
     honest = attack.evaluate(net, digits, eps=EPS, limit=60, surrogate=net, progress=False)
     assert "transfer in" not in failed(honest)
