@@ -242,7 +242,8 @@ CHAPTERS: dict[str, Chapter] = {
         "Every method on the same photographs",
         "`ct.explain.panel(image, maps)`, or `cutaway explain photo.jpg --model squeezenet1_0.safetensors`. Under each "
         "name stands the sanity score; a method that draws much the same map when the upper half of the network is "
-        "random says so in its title. Red speaks for the class, blue against it.",
+        "random says so in its title. Red speaks for the class, blue against it. Of deconvnet, which lets only "
+        "positive adjoints through, next to nothing is left at the input of this network.",
         methods,
         {f"methods-{short(name)}": short(name).replace("-", " ") for name in PHOTOGRAPHS},
     ),
