@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from cutaway.visualize import dataset_examples, search
 ROOT = Path(__file__).resolve().parents[2]
 X = torch.rand(50, 3, 12, 12, generator=torch.Generator().manual_seed(3))
 X[30] = X[4]  # equal scores
-FAST = {"k": 5, "batch_size": 7, "progress": False}
+FAST: dict[str, Any] = {"k": 5, "batch_size": 7, "progress": False}
 
 
 def same(first, second):
