@@ -22,9 +22,28 @@ def pixels(image: Tensor) -> np.ndarray:
     return (image[0] if image.shape[0] != 3 else image.permute(1, 2, 0)).numpy()
 
 
+def radius(eps: float, norm: str = "linf") -> str:
+    """A radius in words: in steps of 8-bit images if it is some of them.
+
+    >>> radius(8 / 255), radius(0.5 / 255), radius(0.1), radius(8 / 255, "l2")
+    ('8/255', '0.5/255', '0.1', '0.03137')
+    """
+    steps = 255 * eps
+    whole = norm == "linf" and 0 < steps <= 64 and abs(2 * steps - round(2 * steps)) < 1e-4
+    return f"{round(2 * steps) / 2:g}/255" if whole else f"{eps:.4g}"
+
+
+def short(name: str, most: int = 24) -> str:
+    """A class's name, cut where it would run into its neighbour.
+
+    >>> short("black-and-tan coonhound, with a long name"), short("pug")
+    ('black-and-tan coonhound…', 'pug')
+    """
+    return name if len(name) <= most else f"{name[: most - 1].rstrip(' ,')}…"
+
+
 def _said(classes: Tensor, confidence: Tensor, row: int, names: list[str] | None) -> str:
-    index = int(classes[row])
-    return f"{names[index] if names else index}\n{100 * float(confidence[row]):.1f} %"
+    return f"{_name(classes, row, names)}\n{100 * float(confidence[row]):.1f} %"
 
 
 def choose(attack: "Attack", rows: int | list[int]) -> list[int]:
@@ -48,7 +67,7 @@ def draw(attack: "Attack", rows: int | list[int], names: list[str] | None) -> "F
         _row(line, attack, row, names)
     for axis, title in zip(axes[0], TITLES, strict=False):
         axis.set_title(title, fontsize=9)
-    bound = "" if attack.eps is None else f", ε = {attack.eps:.4g}"
+    bound = "" if attack.eps is None else f", ε = {radius(attack.eps, attack.norm)}"
     figure.suptitle(f"{attack.method} ({NORM_NAMES[attack.norm]}{bound})", fontsize=10)
     return figure
 
@@ -67,6 +86,25 @@ def strip(images: list[np.ndarray], texts: list[str], title: str) -> "Figure":
     return figure
 
 
+def grid(images: list[np.ndarray], texts: list[str], heads: list[str], title: str) -> "Figure":
+    """Images in rows as long as the heads over the columns, with a text under each."""
+    from matplotlib.figure import Figure
+
+    columns = len(heads)
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(2.1 * columns, 0.45 + 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis, image, text in zip(axes.flat, images, texts, strict=True):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_xlabel(text, fontsize=9)
+    for axis, head in zip(axes[0], heads, strict=True):
+        axis.set_title(head, fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
 NORM_NAMES = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 
@@ -79,11 +117,11 @@ def _row(line: "list[Axes]", attack: "Attack", row: int, names: list[str] | None
         attack.x[row],
         *([attack.control.x[row]] if attack.control is not None else []),
     ]
-    target = "" if attack.target is None else f", wanted {_name(attack.target, row, names)}"
+    target = "" if attack.target is None else f"wanted {_name(attack.target, row, names)}"
     said = [
         _said(attack.before, attack.confidence_before, row, names),
-        f"distance {float(attack.distance[row]):.4g}\n",
-        f"label {_name(attack.label, row, names)}{target}\n",
+        f"distance {radius(float(attack.distance[row]), attack.norm)}\n",
+        f"label {_name(attack.label, row, names)}\n{target}",
         _said(attack.after, attack.confidence_after, row, names),
     ]
     if attack.control is not None:
@@ -98,7 +136,7 @@ def _row(line: "list[Axes]", attack: "Attack", row: int, names: list[str] | None
 
 def _name(classes: Tensor, row: int, names: list[str] | None) -> str:
     index = int(classes[row])
-    return names[index] if names else str(index)
+    return short(names[index]) if names else str(index)
 
 
 def _colour(attack: "Attack", row: int) -> str:

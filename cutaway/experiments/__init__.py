@@ -7,6 +7,7 @@ from cutaway.experiments.imagenet_architectures import imagenet_architectures
 from cutaway.experiments.initialization import initialization
 from cutaway.experiments.lecun1989 import lecun1989
 from cutaway.experiments.optimizers import optimizers
+from cutaway.experiments.panda import panda
 from cutaway.experiments.preprocessing import preprocessing
 from cutaway.experiments.regularization import regularization
 from cutaway.experiments.result import Result
@@ -27,6 +28,7 @@ EXPERIMENTS = {
         regularization,
         preprocessing,
         feedback_alignment,
+        panda,
     )
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "initialization",
     "lecun1989",
     "optimizers",
+    "panda",
     "preprocessing",
     "regularization",
     "schedules",

@@ -1,15 +1,19 @@
 """The command line: every verb explains itself, works on real input, and says in one paragraph what is wrong."""
 
 import csv
+import inspect
 import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import cutaway
 from cutaway import cli, train
+from cutaway.data import load
 from cutaway.report import adversarial
 
 VERBS = sorted(command.callback.__name__ for command in cli.app.registered_commands)
@@ -218,6 +222,62 @@ def test_attack_writes_a_picture_and_says_what_happened(run_folder, tmp_path):
     assert "random noise" in found.stdout
     assert "allowed 0.251" in found.stdout
     assert picture.stat().st_size > 5_000
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("deepfool", []),
+        ("fgsm", ["--norm", "l2", "--eps", "2"]),
+        ("square", ["--eps", "0.3", "--set", "queries=20"]),
+        ("hop_skip_jump", ["--set", "steps=1", "--set", "probes=10"]),
+        ("jsma", ["--set", "share=0.05"]),
+    ],
+)
+def test_attacks_with_and_without_a_radius(method, more, run_folder, tmp_path):
+    picture = tmp_path / "attack.png"
+    found = call("attack", "3", "--model", run_folder, "--method", method, *more, "--out", picture)
+    assert found.exit_code == 0, found.stderr
+    assert f"after {method}" in found.stdout and "random noise" in found.stdout
+    assert ("allowed" in found.stdout) == ("--eps" in more)
+    assert picture.stat().st_size > 5_000
+
+
+def test_every_attack_that_fits_one_image_is_offered():
+    several = {"evaluate", "patch", "physical", "texture", "universal"}  # images, or a channel or mesh
+    functions = {name: getattr(cutaway.attack, name) for name in cutaway.attack.__all__ if name[0].islower()}
+    fitting = {name for name, one in functions.items() if "model" in inspect.signature(one).parameters}
+    assert set(cli.attack.ATTACKS) == fitting - several
+
+
+def test_attack_refuses_what_cannot_be(run_folder, tmp_path):
+    one = ("attack", "3", "-m", run_folder)
+    refused(call(*one, "--eps", "8"), "--eps 8/255")
+    refused(call(*one, "--method", "deepfool", "--eps", "0.1"), "takes no --eps")
+    refused(call(*one, "--norm", "l2"), "wants an --eps")
+    refused(call(*one, "--norm", "l3"), "unknown norm 'l3'")
+    refused(call(*one, "--set", "step=3"), "unknown setting of pgd 'step'", "'steps'")
+    refused(call(*one, "--method", "auto_attack", "--to", "3"), "takes no target")
+    refused(call(*one, "--method", "hop_skip_jump", "--to", "3"), "--start")
+    refused(call(*one, "--to", "threee"), "unknown class 'threee'")
+    true = int(load("digits")[2].y[3])
+    refused(call(*one, "--to", str(true)), "already (its label)")
+    text = tmp_path / "photo.jpg"
+    text.write_text("no picture")
+    refused(call("attack", text, "-m", run_folder), "cannot be read as a picture")
+
+
+def test_a_networks_name_finds_its_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CUTAWAY_DATA", str(tmp_path))
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (40, 40), "green").save(photo)
+    refused(call("attack", photo, "-m", "squeezenet1_1"), "no weights", "squeezenet1_1.safetensors", str(tmp_path))
+    save_file(cutaway.nets.make("squeezenet1_1").state_dict(), tmp_path / "squeezenet1_1.safetensors")
+    picture = tmp_path / "attack.png"
+    found = call("attack", photo, "-m", "squeezenet1_1", "--method", "fgsm", "--to", "ostrich", "-o", picture)
+    assert found.exit_code == 0, found.stderr
+    assert "distance" in found.stdout and picture.stat().st_size > 5_000
 
 
 def test_diagnose_prints_a_verdict_and_writes_a_picture(run_folder, tmp_path):
