@@ -4,6 +4,7 @@ from cutaway.attack.apgd import apgd
 from cutaway.attack.auto import Effort, auto_attack
 from cutaway.attack.boundary import boundary
 from cutaway.attack.carlini import carlini_wagner
+from cutaway.attack.channel import Channel
 from cutaway.attack.deepfool import deepfool
 from cutaway.attack.elastic import elastic_net
 from cutaway.attack.evaluate import evaluate
@@ -15,6 +16,7 @@ from cutaway.attack.lbfgs import lbfgs
 from cutaway.attack.norms import NORMS
 from cutaway.attack.oracle import MaskedGradientWarning
 from cutaway.attack.patch import Patch, Trials, patch
+from cutaway.attack.physical import Physical, physical
 from cutaway.attack.placing import Placing
 from cutaway.attack.problem import ModelModeWarning
 from cutaway.attack.result import Attack, load
@@ -27,12 +29,14 @@ from cutaway.attack.universal import Universal, universal
 __all__ = [
     "NORMS",
     "Attack",
+    "Channel",
     "Check",
     "Effort",
     "MaskedGradientWarning",
     "MeanLogits",
     "ModelModeWarning",
     "Patch",
+    "Physical",
     "Placing",
     "Rate",
     "RobustnessReport",
@@ -55,6 +59,7 @@ __all__ = [
     "momentum",
     "patch",
     "pgd",
+    "physical",
     "random_noise",
     "square",
     "transfer",
