@@ -1,6 +1,6 @@
 """Explanations beside those of captum and zennit: agreement where they are right, completeness elsewhere, and speed.
 
-    make bench-env && .bench/bin/pip install captum zennit && .bench/bin/python benchmarks/explain.py [--repeats 5]
+    make bench-env && .bench/bin/python benchmarks/explain.py [--repeats 5]
 
 Agreement is the largest difference relative to the largest value, in float64. Times are process CPU time, the median of
 interleaved repeats, as a ratio to one `torch.autograd.grad` input gradient of ResNet-18 with frozen parameters in the
@@ -25,7 +25,10 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.coverage_models import define_torchvision
 from cutaway import explain, nets
+
+define_torchvision()
 
 TARGET = torch.tensor([1, 0, 2])
 
@@ -136,20 +139,26 @@ def rectifiers() -> None:
         print(line)
 
 
+NETWORKS = (
+    *("alexnet", "vgg11_bn", "resnet18", "squeezenet1_0", "densenet121", "googlenet", "inception_v3"),
+    *("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x1_0", "mnasnet1_0", "efficientnet_b0", "regnet_y_400mf"),
+)
+
+
 def completeness() -> None:
-    """Print by how much DeepLIFT misses its sum on networks with residual sums, reused layers and functional ReLUs."""
-    captum = library("captum.attr")
-    generator = torch.Generator().manual_seed(1)
-    subjects = {
-        "residual sums, F.relu": Written(F.relu),
-        "ResNet-18": nets.make("resnet18", seed=0),
-        "SqueezeNet 1.0": nets.make("squeezenet1_0", seed=0),
-        "MobileNet-v2": nets.make("mobilenet_v2", seed=0),
-        "GoogLeNet": nets.make("googlenet", seed=0),
-    }
-    for name, net in subjects.items():
-        net = biased(net.double().eval(), generator)
+    """Print by how much DeepLIFT misses its sum: residual sums, reused layers, functional ReLUs, SiLU, hard swish."""
+    captum, models = library("captum.attr"), library("torchvision.models")
+    names = NETWORKS if models is not None else ()
+    subjects: dict[str, Callable[[], nn.Module]] = {"residual sums, F.relu": lambda: Written(F.relu)}
+    for name in names:
+        settings = {"init_weights": True, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+        subjects[name] = partial(vars(models)["get_model"], name, weights=None, **settings)
+    for name, make in subjects.items():
+        torch.manual_seed(0)
+        generator = torch.Generator().manual_seed(1)
+        net = biased(make().double(), generator)
         side = 8 if isinstance(net, Written) else 96
+        calibrate(net, torch.rand(8, 3, side, side, dtype=torch.float64, generator=generator))
         x = torch.rand(1, 3, side, side, dtype=torch.float64, generator=generator)
         baseline = torch.full_like(x, 0.3)
         change = (net(x) - net(baseline))[0].detach()
@@ -172,6 +181,16 @@ def biased(net: nn.Module, generator: torch.Generator) -> nn.Module:
             if name.endswith(("bias", "running_mean")):
                 tensor.add_(0.1 * torch.randn(tensor.shape, dtype=tensor.dtype, generator=generator))
     return net
+
+
+@torch.no_grad()
+def calibrate(net: nn.Module, x: Tensor) -> None:
+    """Give batch norms the statistics of a batch: without them signals die out, and rounding is all that changes."""
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = 1.0
+    net.train()(x)
+    net.eval()
 
 
 def missed(values: Tensor, change: Tensor) -> float:
