@@ -1,6 +1,9 @@
 """Training: the loop, its settings by name, and the run folder it leaves."""
 
 from cutaway.intervals import wilson_interval
+from cutaway.train import adversaries
+from cutaway.train.adversaries import ADVERSARIES
+from cutaway.train.collapse import CatastrophicOverfittingWarning
 from cutaway.train.few_labels import PseudoLabels, contrast, pretrain, pseudo_labels
 from cutaway.train.gradients import autograd_step, engine_step, make_step
 from cutaway.train.job import make_model, mean_and_sd, run
@@ -23,11 +26,13 @@ from cutaway.train.tensorboard import tensorboard
 from cutaway.train.trainer import Trainer
 
 __all__ = [
+    "ADVERSARIES",
     "LOSSES",
     "METRICS",
     "OPTIMIZERS",
     "RECIPES",
     "SCHEDULES",
+    "CatastrophicOverfittingWarning",
     "Epoch",
     "Evaluation",
     "PseudoLabels",
@@ -39,6 +44,7 @@ __all__ = [
     "Settings",
     "Spread",
     "Trainer",
+    "adversaries",
     "autograd_step",
     "contrast",
     "engine_step",

@@ -1,5 +1,6 @@
 """Inside the loop: one step, one epoch, its end, and the look whether everything is finite."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,8 @@ from torch import Tensor
 from cutaway.errors import NonFiniteError
 from cutaway.rng import derive, generator
 from cutaway.train import foreach
+from cutaway.train.adversary import Moment
+from cutaway.train.collapse import collapsed
 from cutaway.train.guard import all_finite, describe_nonfinite
 from cutaway.train.measure import evaluate
 from cutaway.train.metrics import HIGHER_IS_BETTER, metric_functions
@@ -37,23 +40,33 @@ def train_epoch(job: Job) -> bool:
 
 
 def take_step(job: Job, x: Tensor, y: Tensor) -> None:
-    """Compute the gradient for one batch and move the weights."""
-    state, settings = job.state, job.settings
-    x = prepared(job, x, y)
+    """Compute the gradient for one batch and move the weights; with some adversaries several times."""
+    state = job.state
+    x = augmented(job, x)
     factor = job.schedule(progress(job))
     for group, rate in zip(state.optimizer.param_groups, job.rates, strict=True):
         group["lr"] = rate * factor
+    for _ in range(1 if job.adversary is None else job.adversary.replays):
+        _update(job, x, y)
+    state.step += 1
+    state.total += 1
+
+
+def _update(job: Job, x: Tensor, y: Tensor) -> None:
+    """Move the weights once."""
+    state, settings = job.state, job.settings
+    inputs, moment = attacked(job, x, y)
     if isinstance(state.optimizer, torch.optim.LBFGS):
-        value, outputs = _closure_step(job, x, y)
+        value, outputs = _closure_step(job, inputs, y)
     else:
-        value, outputs, gradients = job.step(x, y)
+        value, outputs, gradients = job.step(inputs, y)
+        if job.adversary is not None and moment is not None and len(gradients) > len(job.weights):
+            job.adversary.answer(moment, gradients.pop())
         _assign(job, gradients)
         state.optimizer.step()
     if state.ema is not None:
         update_average(state.ema, zip(job.names, job.weights, strict=True), settings.ema or 0.0)
     state.meter.add(value, outputs, y)
-    state.step += 1
-    state.total += 1
 
 
 def _assign(job: Job, gradients: list[Tensor]) -> None:
@@ -82,14 +95,23 @@ def _closure_step(job: Job, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return first[0], first[1]
 
 
-def prepared(job: Job, x: Tensor, y: Tensor) -> Tensor:
-    """Augment the inputs, then let the adversary change them; both fixed by seed and step."""
-    if job.augment is not None:
-        x = job.augment(x, generator(job.settings.seed, "augment", job.state.total, device=x.device))
-    if job.adversary is not None:
-        made = job.adversary(job.model, x, y, seed=derive(job.settings.seed, "adversary", job.state.total))
-        x = made if isinstance(made, Tensor) else made.x
-    return x
+def augmented(job: Job, x: Tensor) -> Tensor:
+    """Augment the inputs, fixed by seed and step."""
+    if job.augment is None:
+        return x
+    return job.augment(x, generator(job.settings.seed, "augment", job.state.total, device=x.device))
+
+
+def attacked(job: Job, x: Tensor, y: Tensor) -> tuple[Tensor, Moment | None]:
+    """Let the adversary change the inputs, fixed by seed and step; its time is noted."""
+    if job.adversary is None:
+        return x, None
+    began, memory = time.perf_counter(), job.state.adversary
+    seed = derive(job.settings.seed, "adversary", job.state.total)
+    moment = Moment(job.model, x, y, seed, progress(job), memory)
+    inputs = job.adversary.inputs(moment)
+    memory["seconds"] = memory.get("seconds", 0.0) + time.perf_counter() - began
+    return inputs, moment
 
 
 def end_epoch(job: Job) -> None:
@@ -98,12 +120,17 @@ def end_epoch(job: Job) -> None:
     check(job)
     row: dict[str, Any] = {"epoch": state.epoch + 1, **state.meter.means()}
     row["learning_rate"] = state.optimizer.param_groups[0]["lr"]
+    if job.adversary is not None:
+        row["gradients"] = job.adversary.gradients
+        row["adversary_seconds"] = round(state.adversary.pop("seconds", 0.0), 3)
+    broken = collapsed(job, row)  # the weights are then those of the epoch before
     if job.validation is not None:
         wanted = {"loss": job.loss, **metric_functions(settings.metrics)}
         with averaged(state):
             measured = evaluate(job.model, job.validation, named(wanted), batch_size=max(settings.batch_size, 256))
         row |= {f"validation_{name}": value for name, value in measured.values.items()}
-        _judge(job, row)
+        if not broken:
+            _judge(job, row)
     row["seconds"] = round(spent(job), 3)
     state.history.append(row)
     state.meter.load({"counts": [], "values": {}})
@@ -179,7 +206,7 @@ def _trace_back(job: Job) -> None:
     job.model.train()
     for x, y in job.source.epoch(state.epoch, state.step):
         before = {**copied({k: v for k, v in state.tree().items() if k != "best"}), "best": state.best}
-        what = describe_nonfinite(job.model, job.loss, job.step, prepared(job, x, y), y, job.names)
+        what = _describe(job, x, y)
         state.load(copied(before))
         if what is None:
             take_step(job, x, y)
@@ -192,6 +219,16 @@ def _trace_back(job: Job) -> None:
             state.load(copied(before))
         _stop(job, what)
     _stop(job, "it did not appear again when the steps were repeated, so the data or the model are not deterministic")
+
+
+def _describe(job: Job, x: Tensor, y: Tensor) -> str | None:
+    """Where the first value that is not finite appears in a step."""
+    inputs, _ = attacked(job, augmented(job, x), y)
+    model, names = job.model, job.names
+    if job.adversary is not None:
+        model = job.adversary.network(model)
+        names = [*names, "the inputs"][: len(names) + job.adversary.slope]
+    return describe_nonfinite(model, job.loss, job.step, inputs, y, names)
 
 
 def _stop(job: Job, what: str) -> None:

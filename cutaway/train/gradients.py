@@ -28,7 +28,12 @@ def mean_loss(loss: Loss, outputs: Any, targets: Tensor) -> Tensor:
 
 
 def autograd_step(
-    model: Callable[[Tensor], Any], loss: Loss, parameters: Mapping[str, Tensor], precision: str = "float32"
+    model: Callable[[Tensor], Any],
+    loss: Loss,
+    parameters: Mapping[str, Tensor],
+    precision: str = "float32",
+    objective: "Objective | None" = None,
+    slope: bool = False,
 ) -> Step:
     """Make the step with `torch.autograd.grad`.
 
@@ -37,6 +42,8 @@ def autograd_step(
         loss: from outputs and targets to one value per example.
         parameters: what to differentiate by, by name.
         precision: "float32" leaves the model's own; "bfloat16" computes the forward pass under autocast.
+        objective: makes of model and loss the function `(x, y) -> (loss, outputs)`; `WithLoss` when None.
+        slope: give the gradient of the inputs as well, as the last one.
 
     Returns:
         A function `(x, y) -> (loss, outputs, gradients)`; the gradients are in the order of `parameters`.
@@ -48,13 +55,17 @@ def autograd_step(
     True
     """
     weights = list(parameters.values())
+    whole = (objective or WithLoss)(model, loss)  # type: ignore[arg-type]
 
     def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        leaves = weights
+        if slope:
+            x = x.detach().requires_grad_(True)
+            leaves = [*weights, x]
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            outputs = model(x)
-            value = mean_loss(loss, outputs, y)
-        found = torch.autograd.grad(value, weights, allow_unused=True)
-        gradients = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)]
+            value, outputs = whole.forward(x, y)
+        found = torch.autograd.grad(value, leaves, allow_unused=True)
+        gradients = [torch.zeros_like(w) if g is None else g for w, g in zip(leaves, found, strict=True)]
         return value.detach(), outputs.detach(), gradients
 
     return step
@@ -114,8 +125,16 @@ class WithLoss(nn.Module):
         return mean_loss(self.loss, outputs, y), outputs
 
 
+Objective = Callable[[nn.Module, Loss], WithLoss]
+
+
 def engine_step(
-    model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], rules: Mapping[Any, Any] | None = None
+    model: nn.Module,
+    loss: Loss,
+    parameters: Mapping[str, Tensor],
+    rules: Mapping[Any, Any] | None = None,
+    objective: Objective = WithLoss,
+    slope: bool = False,
 ) -> Step:
     """Make the step with Cutaway's own reverse pass over the captured graph of network and loss.
 
@@ -127,6 +146,8 @@ def engine_step(
         loss: from outputs and targets to one value per example.
         parameters: what to differentiate by, by name.
         rules: a rule set other than backpropagation.
+        objective: makes of model and loss the module `(x, y) -> (loss, outputs)` that holds the model as `model`.
+        slope: give the gradient of the inputs as well, as the last one.
 
     Returns:
         A function `(x, y) -> (loss, outputs, gradients)`.
@@ -140,7 +161,7 @@ def engine_step(
     >>> bool(torch.isclose(gradient, 2 * net.weight).all())
     True
     """
-    whole = WithLoss(model, loss)
+    whole = objective(model, loss)
     found: dict[tuple[Any, ...], Step] = {}
 
     def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -150,7 +171,7 @@ def engine_step(
             whole.training = model.training
             before = random_state(x.device)
             graph = engine.capture(whole, x, y, train=None)
-            chosen = _program_step(graph, list(parameters), rules)
+            chosen = _program_step(graph, list(parameters), rules, slope)
             set_random_state(before, x.device)  # when a graph is captured must not change what dropout draws
             found[key if graph.dynamic else (*key, len(x))] = chosen
         return chosen(x, y)
@@ -158,14 +179,15 @@ def engine_step(
     return step
 
 
-def _program_step(graph: engine.Graph, names: list[str], rules: Mapping[Any, Any] | None) -> Step:
+def _program_step(graph: engine.Graph, names: list[str], rules: Mapping[Any, Any] | None, slope: bool) -> Step:
     """The step for inputs of one shape."""
     loss, outputs = graph.outputs
     buffers = dict(graph.module.named_buffers())
     updates = [(buffers[name], node) for name, node in graph.updates.items()]
     used = {node.target for node in graph.parameters}
     wanted = [f"model.{name}" for name in names if f"model.{name}" in used]
-    program = graph.gradient(loss, wanted, rules=rules, values=[outputs, *(node for _, node in updates)])
+    inputs = [graph.inputs[0].name] if slope else []
+    program = graph.gradient(loss, wanted + inputs, rules=rules, values=[outputs, *(node for _, node in updates)])
     weights = dict(graph.module.named_parameters())
 
     def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -177,6 +199,7 @@ def _program_step(graph: engine.Graph, names: list[str], rules: Mapping[Any, Any
             adjoints[f"model.{n}"] if f"model.{n}" in adjoints else torch.zeros_like(weights[f"model.{n}"])
             for n in names
         ]
+        gradients += [adjoints[name] for name in inputs]
         return values[loss], values[outputs], gradients
 
     return step
@@ -188,6 +211,8 @@ def make_step(
     parameters: Mapping[str, Tensor],
     precision: str = "float32",
     rules: Mapping[Any, Any] | None = None,
+    objective: Objective = WithLoss,
+    slope: bool = False,
 ) -> Step:
     """Make the gradient step: the project's own engine, or autograd for a network that cannot be captured.
 
@@ -197,6 +222,7 @@ def make_step(
         parameters: what to differentiate by, by name.
         precision: "bfloat16" computes under autocast, which is autograd's.
         rules: a rule set other than backpropagation; needs the engine.
+        objective, slope: see `engine_step`.
 
     Returns:
         A function `(x, y) -> (loss, outputs, gradients)`.
@@ -210,12 +236,12 @@ def make_step(
     >>> len(step(torch.ones(3, 2), torch.zeros(3))[2])
     2
     """
-    plain = autograd_step(model, loss, parameters, precision)
+    plain = autograd_step(model, loss, parameters, precision, objective, slope)
     if precision != "float32":
         if rules is not None:
             raise ArgumentError(f"rules= need precision='float32', not {precision!r}")
         return plain
-    own: list[Step] = [engine_step(model, loss, parameters, rules)]
+    own: list[Step] = [engine_step(model, loss, parameters, rules, objective, slope)]
 
     def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         try:

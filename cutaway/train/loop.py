@@ -1,8 +1,7 @@
 """The training loop: `fit`."""
 
-import inspect
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,15 @@ from cutaway.errors import ArgumentError
 from cutaway.progress import bar
 from cutaway.rng import derive
 from cutaway.train import processes
+from cutaway.train.adversaries import make_adversary
+from cutaway.train.adversary import Adversary
 from cutaway.train.batches import Augment, Source, make_source
 from cutaway.train.checkpoint import load_checkpoint
+from cutaway.train.collapse import check_adversary
 from cutaway.train.epoch import check, end_epoch, named, train_epoch
-from cutaway.train.gradients import in_pieces, make_step
+from cutaway.train.gradients import Step, in_pieces, make_step
 from cutaway.train.interrupt import interruptible
-from cutaway.train.losses import loss_function
+from cutaway.train.losses import Loss, loss_function
 from cutaway.train.measure import evaluate, placement
 from cutaway.train.metrics import metric_functions
 from cutaway.train.opening import check_arrays, check_fit, describe, open_job
@@ -32,7 +34,7 @@ from cutaway.train.record import (
 )
 from cutaway.train.results import Run, columns, evaluation_record, load_run
 from cutaway.train.schedules import schedule_function
-from cutaway.train.session import Adversary, Callback, Job, keep, spent
+from cutaway.train.session import Callback, Job, keep, spent
 from cutaway.train.settings import Settings, make_settings
 from cutaway.train.state import Meter, State, copied, random_state, set_random_state
 from cutaway.train.threads import using_threads
@@ -51,7 +53,7 @@ def fit(
     progress: bool = True,
     device: str | torch.device | None = None,
     augment: Augment | None = None,
-    adversary: Adversary | None = None,
+    adversary: str | Adversary | Callable[..., Any] | None = None,
     rules: Mapping[Any, Any] | None = None,
     checkpoint_every: int | None = None,
     threads: int | None = None,
@@ -76,7 +78,10 @@ def fit(
         progress: show a bar on the terminal.
         device: where to train; the model's own place by default.
         augment: function `(x, generator) -> x` that changes training batches.
-        adversary: function `(model, x, y) -> x` or attack that changes training batches (adversarial training).
+        adversary: what changes training batches, so that the network learns to withstand it: "pgd", "fgsm", "fast",
+            "free", "trades" or "noise", one of the classes of `train.adversaries` filled in
+            (`train.adversaries.Fast(eps=8/255)`), a function `(model, x, y) -> x`, or an attack
+            (`partial(attack.pgd, eps=8/255)`). The history's "accuracy" is then that on the changed inputs.
         rules: a set of backward rules other than backpropagation.
         checkpoint_every: steps between checkpoints; by default so often that they take 2 % of the time.
         threads: threads to compute with on the CPU; by default one for small networks, torch's own number for others.
@@ -114,8 +119,8 @@ def fit(
         for data, what in ((None if augment else train, "training"), (validation, "validation"), (test, "test")):
             check_fit(model, data, what, chosen.loss)
     with processes.together(where), isolated(where, chosen.seed), using_threads(threads, model, source):
-        job = _prepare(model, source, validation, chosen, rules)
-        job.augment, job.adversary = augment, _seeded(adversary)
+        job = _prepare(model, source, validation, chosen, rules, make_adversary(adversary))
+        job.augment = augment
         job.callbacks, job.checkpoint_every = tuple(callbacks), checkpoint_every
         written = describe(model, train, chosen, job, record)
         finished = _open(job, out, overwrite, resume, written)
@@ -145,7 +150,12 @@ def isolated(device: torch.device, seed: int) -> Iterator[None]:
 
 
 def _prepare(
-    model: nn.Module, source: Source, validation: Any, chosen: Settings, rules: Mapping[Any, Any] | None
+    model: nn.Module,
+    source: Source,
+    validation: Any,
+    chosen: Settings,
+    rules: Mapping[Any, Any] | None,
+    adversary: Adversary | None,
 ) -> Job:
     """Put optimiser, gradient step and state together."""
     names, groups = parameter_groups(model, chosen.rates, chosen.freeze)
@@ -161,7 +171,8 @@ def _prepare(
     class_weights = None if chosen.class_weights is None else list(chosen.class_weights)
     loss = loss_function(chosen.loss, chosen.label_smoothing, class_weights)
     processes.alike(model)
-    step = make_step(model, loss, dict(zip(names, weights, strict=True)), chosen.precision, rules)
+    step = _step(model, loss, dict(zip(names, weights, strict=True)), chosen, rules, adversary)
+    check_adversary(adversary, optimizer, chosen.accumulate)
     ema = None if chosen.ema is None else copied(dict(zip(names, weights, strict=True)))
     return Job(
         settings=chosen,
@@ -169,12 +180,27 @@ def _prepare(
         validation=validation,
         state=State(model, optimizer, Meter(metric_functions(chosen.metrics)), ema),
         names=names,
+        adversary=adversary,
         step=processes.in_parts(in_pieces(step, chosen.accumulate), model),
         loss=loss,
         schedule=schedule_function(chosen.schedule, chosen.warm_up),
         rates=[group["lr"] for group in optimizer.param_groups],
         weights=weights,
     )
+
+
+def _step(
+    model: nn.Module,
+    loss: Loss,
+    weights: dict[str, torch.Tensor],
+    chosen: Settings,
+    rules: Mapping[Any, Any] | None,
+    adversary: Adversary | None,
+) -> Step:
+    """The gradient step for what is minimised: the loss, or what the adversary makes of it."""
+    if adversary is None:
+        return make_step(model, loss, weights, chosen.precision, rules)
+    return make_step(model, loss, weights, chosen.precision, rules, adversary.objective, adversary.slope)
 
 
 def _open(
@@ -193,16 +219,6 @@ def _open(
             job.state.load(state)
             torch.manual_seed(derive(job.settings.seed, "training", processes.rank(), begun))
     return None
-
-
-def _seeded(adversary: Adversary | None) -> Adversary | None:
-    """Let an adversary that has no `seed` argument be called with one."""
-    if adversary is None:
-        return None
-    known = inspect.signature(adversary).parameters.values()
-    if any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in known):
-        return adversary
-    return lambda model, x, y, seed: adversary(model, x, y)
 
 
 def _train(job: Job, progress: bool) -> str:
@@ -231,7 +247,8 @@ def _finish(job: Job, status: str, test: Any, written: dict[str, Any]) -> Run:
     wanted = named({"loss": job.loss, **metric_functions(settings.metrics)})
     validation = None if job.validation is None else evaluate(job.model, job.validation, wanted)
     tested = None if test is None or status == "interrupted" else evaluate(job.model, test, wanted)
-    best_epoch = state.best["epoch"] if state.best and settings.restore_best else state.epoch or None
+    last = state.adversary["epoch"] if "reason" in state.adversary else state.epoch
+    best_epoch = state.best["epoch"] if state.best and settings.restore_best else last or None
     result = {
         "best_epoch": best_epoch,
         "epochs": state.epoch,
@@ -240,6 +257,8 @@ def _finish(job: Job, status: str, test: Any, written: dict[str, Any]) -> Run:
         "test": evaluation_record(tested),
         "seconds": seconds,
     }
+    if "reason" in state.adversary:
+        result["reason"] = state.adversary["reason"]
     record = {**written, "status": status, "result": result}
     if job.folder is not None:
         write_weights(job.folder / WEIGHTS, job.model.state_dict())

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cutaway.progress import Tick
+from cutaway.train.adversary import Adversary
 from cutaway.train.batches import Augment, Source
 from cutaway.train.checkpoint import save_checkpoint
 from cutaway.train.gradients import Step
@@ -20,7 +21,6 @@ from cutaway.train.settings import Settings
 from cutaway.train.state import State
 
 Callback = Callable[["Epoch"], Any]
-Adversary = Callable[..., Any]
 
 _COST = 0.02  # share of the time that checkpoints may take
 

@@ -98,6 +98,7 @@ class State:
         stale: epochs since the best.
         stopped: whether a callback ended the training.
         seconds: time spent.
+        adversary: what the adversary keeps from step to step.
     """
 
     model: nn.Module
@@ -112,6 +113,7 @@ class State:
     stale: int = 0
     stopped: bool = False
     seconds: float = 0.0
+    adversary: dict[str, Any] = field(default_factory=dict)
 
     _NUMBERS: ClassVar = ("epoch", "step", "total", "stale", "stopped", "seconds")
 
@@ -126,6 +128,7 @@ class State:
             "history": list(self.history),
             "numbers": {name: getattr(self, name) for name in self._NUMBERS},
             "random": random_state(self.device),
+            "adversary": dict(self.adversary),
         }
 
     def load(self, tree: Mapping[str, Any]) -> None:
@@ -139,6 +142,7 @@ class State:
         for name in self._NUMBERS:
             setattr(self, name, tree["numbers"][name])
         set_random_state(tree["random"], self.device)
+        self.adversary = copied(tree.get("adversary", {}), self.device)
 
     @property
     def device(self) -> torch.device:
