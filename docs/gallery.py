@@ -30,7 +30,18 @@ from cutaway import visualize as V
 HERE = Path(__file__).resolve().parent
 LIMIT = 60_000  # bytes of a picture
 WIDTH = 1000  # pixels
-QUALITIES = ((90, 1), (82, 1), (74, 1), (66, 0.9), (60, 0.8), (54, 0.7), (50, 0.6), (46, 0.5), (40, 0.45))  # and sizes
+QUALITIES = (
+    (90, 1),
+    (82, 1),
+    (74, 1),
+    (66, 0.9),
+    (60, 0.8),
+    (54, 0.7),
+    (50, 0.6),
+    (46, 0.55),
+    (40, 0.5),
+    (40, 0.4),
+)  # and sizes
 PHOTOGRAPHS = ("n02110958_pug", "n02391049_zebra", "n01818515_macaw", "n02056570_king_penguin")
 NEEDED = ("squeezenet1_0.safetensors", "mobilenet_v2.safetensors", "imagenet_samples", "pictures")
 LEFT_OUT = ("layer_attribution", "neuron_attribution", "attention_rollout")  # no map of an image's places, no attention
@@ -179,9 +190,9 @@ def classes(material: Material) -> Pictures:
         matrix = V.colour_matrix(material.every)
         whitened = torch.einsum("ij,njhw->nihw", torch.linalg.inv(matrix), material.every)
         made = V.MACO(magnitude=V.spectrum(whitened), colours=matrix)
-        settings: dict[str, Any] = {"size": 224, "samples": 4, "transformation": [V.Crop(0.3, 0.8)]}
-        found = V.optimize(material.mobilenet, V.logit([1, 88, 340, 145]), parametrization=made, **settings)
-        return found.plot(2, words[:4])
+        settings: dict[str, Any] = {"size": 224, "samples": 2, "transformation": [V.Crop(0.3, 0.8)]}
+        found = V.optimize(material.mobilenet, V.logit([88, 145]), parametrization=made, **settings)
+        return found.plot(titles=["macaw", "king penguin"])
 
     return {
         "classes": lambda: V.optimize(material.mobilenet, goal, size=160).plot(3, words),

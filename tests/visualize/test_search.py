@@ -108,7 +108,7 @@ def test_a_state_of_another_search_is_refused(small, tmp_path):
     state = tmp_path / "examples.safetensors"
     dataset_examples(small, X, "add", state=state, **FAST)
     with pytest.raises(ArgumentError, match=r"k=5, this one has k=6"):
-        dataset_examples(small, X, "add", state=state, **FAST | {"k": 6})
+        dataset_examples(small, X, "add", state=state, **{**FAST, "k": 6})
     with pytest.raises(ArgumentError, match="other data"):
         dataset_examples(small, X.flip(0), "add", state=state, **FAST)
     with torch.no_grad():
