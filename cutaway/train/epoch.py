@@ -64,6 +64,7 @@ def _update(job: Job, x: Tensor, y: Tensor) -> None:
             job.adversary.answer(moment, gradients.pop())
         _assign(job, gradients)
         state.optimizer.step()
+        torch.autograd.graph.increment_version(job.weights)  # fused optimisers do not, and the engine goes by it
     if state.ema is not None:
         update_average(state.ema, zip(job.names, job.weights, strict=True), settings.ema or 0.0)
     state.meter.add(value, outputs, y)
