@@ -113,7 +113,7 @@ def style(
     model: ModelOption,
     size: SizeOption = 224,
     steps: StepsOption = 150,
-    weight: Annotated[float, typer.Option(help="Of the style, beside 1 for the content.")] = 100.0,
+    weight: Annotated[float, typer.Option(help="Of the style, beside 1 for the content.")] = 1000.0,
     start: Annotated[str, typer.Option(help="content or noise.")] = "content",
     keep_colour: Annotated[bool, typer.Option("--keep-colour", help="Keep the colours of the content.")] = False,
     to: PictureOption = Path("style.png"),
