@@ -45,7 +45,7 @@ def steps(table: tuple[tuple[int, ...], ...], quality: Float[Tensor, "n"]) -> Fl
     >>> steps(LUMINANCE, torch.tensor([50.0, 100.0]))[:, 0, 0].tolist()
     [16.0, 1.0]
     """
-    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).reshape(-1, 1, 1)
+    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).floor().reshape(-1, 1, 1)
     return ((quality.new_tensor(table) * scale + 50) / 100).floor().clamp(1, 255)
 
 
