@@ -29,8 +29,8 @@ def radius(eps: float, norm: str = "linf") -> str:
     ('8/255', '0.5/255', '0.1', '0.03137')
     """
     steps = 255 * eps
-    whole = norm == "linf" and 0 < steps <= 64 and abs(2 * steps - round(2 * steps)) < 1e-4
-    return f"{round(2 * steps) / 2:g}/255" if whole else f"{eps:.4g}"
+    near = round(steps) if steps > 1 else round(2 * steps) / 2  # half a step is a usual radius too
+    return f"{near:g}/255" if norm == "linf" and 0 < near <= 64 and abs(steps - near) < 1e-4 else f"{eps:.4g}"
 
 
 def short(name: str, most: int = 24) -> str:

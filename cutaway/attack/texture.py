@@ -148,7 +148,7 @@ def texture(
         views: cameras, light and background; `Views()` when None.
         steps: of Adam.
         per_step: views of a step, fresh ones each time.
-        rate: Adam's learning rate; 4·eps/steps when None, at most 0.05.
+        rate: Adam's learning rate; 10·eps/steps when None, at most 0.05.
         held_out: views that success is measured in, not used in making it.
         seed: of views and control.
         batch_size: the most pictures given to the model at once.
@@ -176,7 +176,7 @@ def texture(
         got = tuple(texture.shape) if isinstance(texture, Tensor) else type(texture).__name__
         raise ArgumentError(f"texture is {got}; expected (3, T, U), red, green and blue in [0, 1]")
     views = views or Views()
-    rate = min(4 * eps / steps, 0.05) if rate is None else rate
+    rate = min(10 * eps / steps, 0.05) if rate is None else rate
     at_least(0, rate=rate)
     original = texture.detach()
     pose(model, original[None], torch.tensor([0]), eps=eps, norm="linf", target=None, seed=seed, batch_size=batch_size)

@@ -1,6 +1,7 @@
 """Examples that survive photography: what is reported is what the photographs show, and averaging is what does it."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from cutaway.attack.draws import Draws
 from cutaway.errors import ArgumentError
 
 CAMERA = attack.Channel(perspective=(0.0, 0.06), blur=(0.3, 0.6), noise=(0.02, 0.06), quality=None, gain=(0.7, 1.3))
-RUN = {"eps": 0.2, "channel": CAMERA, "steps": 12, "samples": 4, "trials": 10, "progress": False}
+RUN: dict[str, Any] = {"eps": 0.2, "channel": CAMERA, "steps": 12, "samples": 4, "trials": 10, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +64,12 @@ def test_destruction_is_kurakins_definition(net, digits):
     assert below > 0 and found.destruction("pgd") == pytest.approx(above / below)
     with pytest.raises(ArgumentError, match="'physical' or 'pgd'"):
         found.destruction("fgsm")
-    none = attack.physical(net, digits[0][:3], net(digits[0][:3]).argmax(1), **RUN | {"eps": 0.0, "trials": 1})
+    none = attack.physical(net, digits[0][:3], net(digits[0][:3]).argmax(1), **{**RUN, "eps": 0.0, "trials": 1})
     assert none.destruction() is None
 
 
 def test_an_example_does_not_depend_on_the_others(net, case):
-    quick = RUN | {"steps": 3, "samples": 2, "trials": 2}
+    quick: dict[str, Any] = {**RUN, "steps": 3, "samples": 2, "trials": 2}
     whole, part = (attack.physical(net, case[0][:n], case[1][:n], **quick) for n in (6, 3))
     assert torch.allclose(whole.attack.x[:3], part.attack.x, atol=1e-5)
     assert torch.equal(part.attack.x, attack.physical(net, case[0][:3], case[1][:3], **quick).attack.x)
@@ -78,7 +79,7 @@ def test_model_generators_and_images_are_untouched(net, case, global_randomness_
     model, x = copy.deepcopy(net).train(), case[0][:4].clone()
     state = copy.deepcopy(model.state_dict())
     with pytest.warns(attack.ModelModeWarning):
-        found = attack.physical(model, x, case[1][:4], **RUN | {"steps": 2, "trials": 1})
+        found = attack.physical(model, x, case[1][:4], **{**RUN, "steps": 2, "trials": 1})
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert all(part.training for part in model.modules())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
@@ -93,7 +94,7 @@ def test_bad_input_is_refused(net, case):
         ({"target": int(y[0])}, "is the label of image 0"),
     ):
         with pytest.raises(ArgumentError, match=words):
-            attack.physical(net, x, y, **RUN | given)
+            attack.physical(net, x, y, **{**RUN, **given})
     with pytest.raises(ArgumentError, match=r"no gradient .* hop_skip_jump"):
         attack.physical(lambda images: net(images.detach()), x, y, **RUN)
 
@@ -115,7 +116,7 @@ def colours(x: torch.Tensor) -> torch.Tensor:
 def vase():
     grey = torch.full((3, 12, 24), 0.5)
     views = attack.Views(side=24, tint=0.0, background=(0.4, 0.6))
-    given = {"views": views, "eps": 0.3, "steps": 10, "per_step": 3, "held_out": 20, "progress": False}
+    given: dict[str, Any] = {"views": views, "eps": 0.3, "steps": 10, "per_step": 3, "held_out": 20, "progress": False}
     return attack.texture(colours, attack.lathe(around=16, smooth=1), grey, 0, **given), given
 
 
@@ -152,6 +153,6 @@ def test_bad_textures_are_refused(vase):
         ({"eps": 8}, "eps=8"),
         ({"views": attack.Views(side=16, distance=(0.5, 0.6))}, "before the camera"),
     ):
-        words_of = {"texture": found.original, "target": 0} | given | change
+        words_of: dict[str, Any] = {"texture": found.original, "target": 0} | given | change
         with pytest.raises(ArgumentError, match=words):
             attack.texture(colours, found.mesh, words_of.pop("texture"), words_of.pop("target"), **words_of)

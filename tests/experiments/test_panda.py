@@ -12,7 +12,7 @@ from cutaway import attack, experiments
 from cutaway.data import Dataset
 from cutaway.errors import ArgumentError, DataError
 
-panda = experiments.EXPERIMENTS["panda"]
+panda = experiments.panda
 CLASSES = ("giant panda", "gibbon", "ostrich")
 
 
