@@ -168,8 +168,12 @@ def draw(result: Result) -> Any:
         for way in dict.fromkeys(row["attack"] for row in own):
             line = [row for row in own if row["attack"] == way]
             place = [row["eps × 255"] for row in line]
-            style: dict[str, Any] = {"color": "grey", "linestyle": "--"} if way == "random noise" else {}
-            (drawn,) = axis.plot(place, [row["success %"] for row in line], "o-", markersize=3.5, label=way, **style)
+            style: dict[str, Any] = (
+                {"color": "grey", "linestyle": "--"} if way == "random noise" else {"linestyle": "-"}
+            )
+            (drawn,) = axis.plot(
+                place, [row["success %"] for row in line], marker="o", markersize=3.5, label=way, **style
+            )
             axis.fill_between(
                 place, [row["low"] for row in line], [row["high"] for row in line], alpha=0.15, color=drawn.get_color()
             )
