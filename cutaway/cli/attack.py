@@ -143,8 +143,8 @@ def _goal(method: str, opened: reporting.Opened, target: str | None, y: int, sta
         goal["target"] = opened.class_index(target)
         if goal["target"] == y:
             raise ArgumentError(
-                f"--to {target}: {opened.class_name(y)} is what the picture is taken for already (its label); "
-                "name another class, or the true one by --label"
+                f"--to {target}: {opened.class_name(y)} is the picture's label, given or seen by the network; name "
+                "another class, or the true one by --label"
             )
     if start is not None:
         if "start" not in known:
