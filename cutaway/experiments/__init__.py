@@ -1,5 +1,6 @@
 """The sources' experiments, each one readable file with the published numbers on top."""
 
+from cutaway.experiments.adversarial_training import adversarial_training
 from cutaway.experiments.batchnorm import batchnorm
 from cutaway.experiments.depth import depth
 from cutaway.experiments.feedback_alignment import feedback_alignment
@@ -28,6 +29,7 @@ EXPERIMENTS = {
         regularization,
         preprocessing,
         feedback_alignment,
+        adversarial_training,
         panda,
     )
 }
@@ -35,6 +37,7 @@ EXPERIMENTS = {
 __all__ = [
     "EXPERIMENTS",
     "Result",
+    "adversarial_training",
     "batchnorm",
     "depth",
     "feedback_alignment",
