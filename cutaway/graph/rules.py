@@ -47,7 +47,7 @@ __all__ = [
 
 def _guided(grad: Tensor, result: Tensor) -> Tensor:
     """z̄ = ȳ where z > 0 and ȳ > 0."""
-    return torch.ops.aten.threshold_backward(grad.clamp(min=0), result, 0)
+    return torch.ops.aten.threshold_backward(grad, result, 0).relu_()
 
 
 def _guided_clamp(grad: Tensor, self: Tensor, min: float | None, max: float | None) -> Tensor:
