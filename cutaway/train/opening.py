@@ -11,6 +11,7 @@ from torch import nn
 from cutaway.data import Dataset
 from cutaway.data import check as check_data
 from cutaway.errors import DataError, RunFolderError
+from cutaway.train.adversary import Given
 from cutaway.train.batches import Arrays, as_arrays, place_inputs
 from cutaway.train.checkpoint import load_checkpoint
 from cutaway.train.measure import evaluating, placement
@@ -104,7 +105,7 @@ def describe(
     data = {"name": getattr(train, "name", None), "examples": len(source.x) if isinstance(source, Arrays) else None}
     return {
         "status": "running",
-        "settings": {**chosen.record(), "lr": chosen.rate},
+        "settings": {**chosen.record(), "lr": chosen.rate, **_adversary(job)},
         "model": {
             "name": None,
             "class": type(model).__qualname__,
@@ -115,6 +116,11 @@ def describe(
         "git": git_state(),
         **(record or {}),
     }
+
+
+def _adversary(job: Job) -> dict[str, str]:
+    """The adversary with its settings; a function given in its place has none that could be compared."""
+    return {} if job.adversary is None or isinstance(job.adversary, Given) else {"adversary": repr(job.adversary)}
 
 
 def open_job(

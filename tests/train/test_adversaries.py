@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cutaway import attack
-from cutaway.errors import ArgumentError, LookupFailure
+from cutaway.errors import ArgumentError, LookupFailure, RunFolderError
 from cutaway.rng import derive, generator
 from cutaway.train import ADVERSARIES, CatastrophicOverfittingWarning, adversaries, fit
 from cutaway.train.adversaries import FGSM, PGD, TRADES, Fast, Free, Noise
@@ -198,6 +198,28 @@ def test_resuming_in_the_middle_gives_the_same_bits(quick: None, name: str, tmp_
         assert resumed.history[column] == straight.history[column], column
     other = fit(network(dropout=0.2), data, augment=augment, **{**how, "seed": 1})
     assert not same_weights(other.model, straight.model)
+
+
+def test_another_adversary_cannot_go_on_with_a_run(quick: None, tmp_path: Path) -> None:
+    run = fit(network(), images(), adversary=PGD(EPS), out=tmp_path, **settings())
+    assert run.settings["adversary"].startswith("PGD(eps=0.1, steps=7")
+    for other in (PGD(EPS, steps=3), None):
+        with pytest.raises(RunFolderError, match=r"settings\.adversary"):
+            fit(network(), images(), adversary=other, out=tmp_path, resume=True, **settings())
+
+
+def test_attacks_and_functions_are_adversaries_too(quick: None) -> None:
+    x, y = images(dtype=torch.float32)
+    net, seen = network(torch.float32), []
+
+    def walk(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> attack.Attack:
+        with pytest.warns(attack.ModelModeWarning):
+            seen.append(attack.pgd(model, x, y, eps=EPS, steps=2, control=False, progress=False, seed=seed))
+        return seen[-1]
+
+    run = fit(net, (x, y), adversary=walk, **settings())
+    assert len(seen) == STEPS and run.history["gradients"] == [None] and "adversary" not in run.settings
+    assert all(0 < float(found.distance.max()) <= EPS + 1e-6 for found in seen)
 
 
 def test_model_is_left_as_it_was_by_the_ascent() -> None:
