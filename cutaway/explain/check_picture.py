@@ -1,6 +1,5 @@
 """The picture of a check: the cascade of randomised layers, and the insertion and deletion curves."""
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,8 +40,8 @@ def _cascade(axis: "Axes", check: "Check") -> None:
         mean = np.concatenate([[1.0], values.mean(1).numpy()])
         axis.plot(places, mean, style, color=colour, label=label, markersize=4)
     axis.axhline(0, color=GREY, linewidth=0.6)
-    shared = os.path.commonprefix(check.stages).rpartition(".")[0]  # the same module's name before each of them
-    names = [stage.removeprefix(shared + ".") for stage in check.stages]
+    one = len({stage.partition(".")[0] for stage in check.stages}) == 1  # all lie in one module: its name says nothing
+    names = [stage.partition(".")[2] or stage if one else stage for stage in check.stages]
     axis.set_xticks(places, ["trained", *names], rotation=40, ha="right", fontsize=7)
     low = min(float(values.mean(1).min()) for _, values, _, _ in lines)
     axis.set_ylim(min(-0.1, low - 0.05), 1.05)
