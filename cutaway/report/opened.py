@@ -5,9 +5,11 @@ import inspect
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cutaway import data as sources
@@ -152,11 +154,24 @@ def _open_weights(path: Path, data: str | None, shape: tuple[int, ...] | None = 
             f"({', '.join(list(nets.NAMES)[:4])}, …), or write a function that builds it and give file.py:function"
         )
     name = max(fitting, key=len)
-    known = PREPROCESSING.get(name, nets.IMAGENET)
-    model = nets.normalized(nets.load(name, path), known["mean"], known["std"])
+    words = _words_of(path)
+    known = CENTERED if "/127.5 - 1" in words else PREPROCESSING.get(name, nets.IMAGENET)
+    settings: dict[str, Any] = {"padding": "same"} if name == "mobilenet_v2" and "SAME padding" in words else {}
+    model = nets.normalized(nets.load(name, path, **settings), known["mean"], known["std"])
     caution = f"The pixels are standardised with mean {known['mean']} and sd {known['std']}."
     shape = shape or ((3, 32, 32) if name.endswith("_cifar") else None)
     return _with_data(model.eval(), f"{name} with the weights of {path.name}", data, caution, shape)
+
+
+def _words_of(path: Path) -> str:
+    """What a .safetensors file says of itself: networks converted from TensorFlow want other pixels and padding."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return ""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return " ".join((file.metadata() or {}).values())
+    except SafetensorError:  # said by who reads the weights
+        return ""
 
 
 def _call(path: Path, function: str) -> nn.Module:

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import cutaway
-from cutaway import cli, train
+from cutaway import cli, nets, train
 from cutaway.data import load
-from cutaway.report import adversarial
+from cutaway.report import adversarial, open_model
 
 VERBS = sorted(command.callback.__name__ for command in cli.app.registered_commands)
 
@@ -318,3 +318,13 @@ def test_models_from_functions_and_weights(run_folder, tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "strange.pth")
     refused(call("graph", tmp_path / "strange.pth"), "which network")
     refused(call("graph", tmp_path / "no_folder/"), "no such file or folder")
+
+
+def test_weights_converted_from_tensorflow_get_its_pixels_and_padding(tmp_path):
+    made = nets.make("mobilenet_v2", seed=0, padding="same").eval()
+    words = {"input": "RGB, v/127.5 - 1 (range -1..1)", "note": "stride 2 wants TensorFlow SAME padding"}
+    save_file(made.state_dict(), tmp_path / "mobilenet_v2.safetensors", words)
+    x = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        found = open_model(str(tmp_path / "mobilenet_v2.safetensors")).model(x)
+        assert torch.allclose(found, made(2 * x - 1), atol=1e-5)
