@@ -32,6 +32,7 @@ CORE = {
     "numpy",
     "rich",
     "safetensors",
+    "scipy",
     "sklearn",
     "torch",
     "typer",
