@@ -199,7 +199,12 @@ def adversarial_training(
             rows[-1] |= _published(name, way)
     settings = {"data": names, "ways": wanted, "full": full, "seed": seed}
     settings |= {"examples": examples, "epochs": epochs, "images": images}
-    return Result("adversarial_training", tuple(rows), read(rows), settings, draw)
+    reading = read(rows)
+    if any(table[name].effort != Effort() for name in names):
+        reading += (
+            " The attack was shorter than AutoAttack's standard: the true robust accuracies are lower (try --full)."
+        )
+    return Result("adversarial_training", tuple(rows), reading, settings, draw)
 
 
 def _published(data: str, way: str) -> dict[str, float | None]:
@@ -315,7 +320,7 @@ def draw(result: Result) -> Any:
             axis.barh(places, middle, 0.38, xerr=reach, color=colour, label=label, error_kw={"elinewidth": 0.8})
         known = [(row["published robust"], place - 0.2) for place, row in enumerate(rows) if row["published robust"]]
         if known:
-            axis.plot(*zip(*known, strict=True), "x", color="C3", markersize=6, label="published, larger networks")
+            axis.plot(*zip(*known, strict=True), "x", color="C3", markersize=6, label="published, full training")
         axis.set_yticks(range(len(rows)), [f"{row['way']} ({row['gradients per example']})" for row in rows])
         axis.set(xlabel="test accuracy (%)", xlim=(0, 102), title=f"{name}, L∞ ε = {rows[0]['eps']:.3g}")
     first = axes if len(sets) == 1 else axes[0]

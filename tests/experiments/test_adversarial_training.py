@@ -76,6 +76,7 @@ def test_unknown_names_are_refused_before_anything_is_loaded() -> None:
 def test_rows_are_measured_kept_and_taken_up_again(tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ways = ["plain", "Free", "Fast"]
     found = run("mnist", ways, out=tmp_path, progress=False)
+    assert "shorter than AutoAttack's standard" in found.reading
     assert found.column("way") == ways and found.column("gradients per example") == [2, 4, 4]
     for one in found.rows:
         assert 0 <= one["low"] <= one["robust %"] <= one["clean %"] <= 100 and one["n"] == 10
