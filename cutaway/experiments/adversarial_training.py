@@ -202,7 +202,7 @@ def adversarial_training(
     reading = read(rows)
     if any(table[name].effort != Effort() for name in names):
         reading += (
-            " The attack was shorter than AutoAttack's standard: the true robust accuracies are lower (try --full)."
+            " The attack was shorter than AutoAttack's standard: true robust accuracies may be lower (see --full)."
         )
     return Result("adversarial_training", tuple(rows), reading, settings, draw)
 
