@@ -78,7 +78,17 @@ def _assign(job: Job, gradients: list[Tensor]) -> None:
         total = torch.linalg.vector_norm(torch.stack(foreach.norm(gradients)))
         foreach.mul_(gradients, (job.settings.clip / total.clamp_min(1e-12)).clamp_max(1.0))
     for weight, gradient in zip(job.weights, gradients, strict=True):
-        weight.grad = gradient
+        weight.grad = as_laid_out(gradient, weight)
+
+
+def as_laid_out(gradient: Tensor, weight: Tensor) -> Tensor:
+    """The gradient in its weight's memory layout, without which fused optimisers mix up the numbers.
+
+    >>> weight, gradient = torch.zeros(2, 3, 2, 2), torch.rand(2, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    >>> as_laid_out(gradient, weight).stride() == weight.stride()
+    True
+    """
+    return gradient if gradient.stride() == weight.stride() else torch.empty_like(weight).copy_(gradient)
 
 
 def _closure_step(job: Job, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from cutaway.train import Epoch, evaluate, fit
 from cutaway.train import record as records
 from cutaway.train.gradients import autograd_step, trainable
 from cutaway.train.losses import cross_entropy
+from cutaway.train.optimizers import OPTIMIZERS
 from tests.train.common import blobs, same_weights, seeded, small_net
 
 quiet = partial(fit, progress=False)
@@ -53,6 +54,31 @@ def test_one_epoch_of_sgd_is_the_plain_loop(global_randomness_untouched: None) -
                 w -= 0.5 * w.grad
     for a, b in zip(run.model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+class Last(nn.Module):
+    """A convolution that computes channels-last, so that its gradient lies otherwise in memory than its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+
+
+@pytest.mark.parametrize("optimizer", ["nesterov", "adam"])
+def test_a_gradient_in_another_memory_layout_moves_the_right_weights(optimizer: str) -> None:
+    x, y = torch.randn(16, 16, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 3
+    model, other = seeded(Last), seeded(Last)
+    quiet(model, (x, y), epochs=3, batch_size=16, optimizer=optimizer, lr=0.1, schedule="constant", shuffle=False)
+    settings: Any = {"fused": False, **OPTIMIZERS[optimizer].settings}
+    plain = OPTIMIZERS[optimizer].make(other.parameters(), lr=0.1, **settings)
+    for _ in range(3):
+        plain.zero_grad()
+        nn.functional.cross_entropy(other(x), y).backward()
+        plain.step()
+    torch.testing.assert_close(dict(model.state_dict()), dict(other.state_dict()))
 
 
 def test_batch_size_one_and_all(tmp_path: Path) -> None:
