@@ -15,7 +15,7 @@ from cutaway import graph as G
 from cutaway.errors import ArgumentError, nearest
 from cutaway.explain.attribution import Attribution
 from cutaway.explain.averages import Baseline, quadrature, reference
-from cutaway.explain.frame import Found, attribute, explained, missed, repeated, settled
+from cutaway.explain.frame import Found, attribute, explained, missed, settled
 from cutaway.explain.layouts import CONVOLUTIONS
 from cutaway.explain.objective import Objective, Of, Target
 
@@ -183,33 +183,34 @@ def preprocessing(graph: G.Graph) -> list[str]:
 def deep_lift_map(graph: G.Graph, x: Tensor, goal: Objective, baseline: Baseline = None) -> Found:
     """Compute DeepLIFT on a graph, with the completeness error."""
     goal, start = settled(graph, x, goal), reference(x, baseline)
-    _, found, change = multipliers(graph, x, start, goal, graph.inputs[0])
-    values = found[: len(x)] * (x - start)
+    found, _, change = multipliers(graph, x, start, goal, graph.inputs[0])
+    values = found * (x - start)
     return Found(values, goal.target, gap=missed(values, change))
 
 
 def multipliers(
     graph: G.Graph, x: Tensor, start: Tensor, goal: Objective, node: G.Node
-) -> tuple[Float[Tensor, "m ..."], Float[Tensor, "m ..."], Float[Tensor, " n"]]:
-    """A node's values and multipliers for inputs and baselines, one after the other, and the number's change."""
-    both = torch.cat([x, start])
-    stacked = graph if graph.dynamic else G.capture(graph.module, both)
-    program = stacked.optimized(G.UNFUSED, keep=[node.name]).gradient(
-        wrt=[node.name], rules=G.rules.deep_lift_rescale, values=["output", node.name]
+) -> tuple[Float[Tensor, "n ..."], Float[Tensor, "n ..."], Float[Tensor, " n"]]:
+    """A node's multipliers, how far its values are from those at the baseline, and the explained number's change."""
+    program = graph.optimized(G.UNFUSED, keep=[node.name]).gradient(
+        wrt=[node.name], rules=G.rules.deep_lift_rescale, values=[node.name]
     )
-    values, adjoints = program.evaluate(both, seed=lambda z: _between(z, repeated(goal, 2)))
-    end, begin = values["output"].chunk(2)
-    return values[node.name], adjoints[node.name], goal.value(end) - goal.value(begin)
+    shared = start.stride(0) == 0 and program.built.one_serves_all  # a baseline for all takes one pass for all
+    values, adjoints = program.evaluate(
+        x, seed=lambda z, z0: _between(z, z0.expand_as(z), goal), reference=start[:1] if shared else start
+    )
+    end, begin = values["output"], values["output", "reference"].expand_as(values["output"])
+    moved = values[node.name] - values[node.name, "reference"]
+    return adjoints[node.name], moved, goal.value(end) - goal.value(begin)
 
 
-def _between(z: Float[Tensor, "m k"], goal: Objective) -> Float[Tensor, "m k"]:
-    """The objective's mean derivative on the line from the baseline's outputs to the input's, for both."""
+def _between(end: Float[Tensor, "n k"], start: Float[Tensor, "n k"], goal: Objective) -> Float[Tensor, "n k"]:
+    """The objective's mean derivative on the line from the baseline's outputs to the input's."""
     if goal.of == "logit":
-        return goal.adjoint(z)
-    end, start = z.chunk(2)
+        return goal.adjoint(end)
     places, weights = quadrature(20)
-    points = (torch.cat([start + (end - start) * float(place)] * 2) for place in places)
-    return sum((float(w) * goal.adjoint(point) for w, point in zip(weights, points)), torch.zeros_like(z))
+    points = (start + (end - start) * float(place) for place in places)
+    return sum((float(w) * goal.adjoint(point) for w, point in zip(weights, points)), torch.zeros_like(end))
 
 
 def _fitting(graph: G.Graph) -> str:

@@ -190,8 +190,8 @@ def _by_lrp(graph: G.Graph, x: Tensor, goal: Objective, node: "Node", start: Ten
 
 def _by_deep_lift(graph: G.Graph, x: Tensor, goal: Objective, node: "Node", start: Tensor, steps: int) -> Shares:
     goal = settled(graph, x, goal)
-    values, multipliers, change = propagation.multipliers(graph, x, start, goal, node)
-    return multipliers[: len(x)] * (values[: len(x)] - values[len(x) :]), change, goal.target
+    multipliers, moved, change = propagation.multipliers(graph, x, start, goal, node)
+    return multipliers * moved, change, goal.target
 
 
 def _by_conductance(graph: G.Graph, x: Tensor, goal: Objective, node: "Node", start: Tensor, steps: int) -> Shares:

@@ -8,14 +8,14 @@ differentiated take part.
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from cutaway.errors import ArgumentError
-from cutaway.graph.nodes import Node, bound_arguments, map_nodes, nodes_in, operation_name
-from cutaway.graph.rows import Row, RuleSet, requests, resolve
+from cutaway.graph.nodes import Node, bound_arguments, map_nodes, moves, nodes_in, operation_name
+from cutaway.graph.rows import REFERENCE, Row, RuleSet, requests, resolve
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,29 @@ def residual_name(node: Node, residual: str) -> str:
     return f"{node.identifier}__{residual}"
 
 
+def renamed(line: Line, names: Mapping[str, str]) -> Line:
+    """The same line with other names."""
+
+    def other(tree: Any) -> Any:
+        if isinstance(tree, Ref):
+            return Ref(names.get(tree.name, tree.name))
+        if isinstance(tree, Mapping):
+            return {key: other(branch) for key, branch in tree.items()}
+        if isinstance(tree, list | tuple):
+            return type(tree)(other(branch) for branch in tree)
+        if isinstance(tree, slice):
+            return slice(other(tree.start), other(tree.stop), other(tree.step))
+        return tree
+
+    targets = tuple(names[target] for target in line.targets)
+    return replace(line, targets=targets, args=other(line.args), kwargs=other(line.kwargs))
+
+
+def at_reference(name: str) -> str:
+    """What a value is called in a program for the reference that the input is compared with."""
+    return f"{name}__reference"
+
+
 def adjoint_name(node: Node) -> str:
     """What a node's adjoint is called in a program."""
     return f"d_{node.identifier}"
@@ -163,11 +186,12 @@ def shape_of(value: torch.Tensor) -> torch.Size:
     return value.shape
 
 
-def start(seed: Any, value: torch.Tensor) -> torch.Tensor:
-    """The adjoint where a reverse pass begins: ones (∂L/∂L = 1), the given tensor, or a function of the value."""
+def start(seed: Any, value: torch.Tensor, *reference: torch.Tensor) -> torch.Tensor:
+    """The adjoint where a reverse pass begins: ones (∂L/∂L = 1), the given tensor, or a function of the value (and of
+    that at the reference, where there is one)."""
     if seed is None:
         return torch.ones_like(value)
-    seed = seed(value) if callable(seed) else seed
+    seed = seed(value, *reference) if callable(seed) else seed
     if seed.shape != value.shape:
         raise ArgumentError(
             f"the seed has shape {tuple(seed.shape)}, but what is differentiated has {tuple(value.shape)}"
@@ -185,11 +209,12 @@ def unbroadcast(adjoint: torch.Tensor, leading: int, kept: tuple[int, ...], dtyp
 
 
 class Reverse:
-    """One reverse walk over the nodes; collects the lines and the shapes they ask for."""
+    """One reverse walk over the nodes; collects the lines, and the shapes and references they ask for."""
 
-    def __init__(self, choice: Choice, of: Sequence[Node], wrt: Iterable[Node]) -> None:
-        self.choice = choice
+    def __init__(self, choice: Choice, of: Sequence[Node], wrt: Iterable[Node], compared: bool = False) -> None:
+        self.choice, self.compared = choice, compared
         self.takers = {*choice.live, *wrt}
+        self.references: set[Node] = set()
         self.lines: list[Line] = []
         self.shapes: dict[Node, None] = {}
         self.ready: set[Node] = set()  # nodes whose adjoint name is bound
@@ -199,7 +224,8 @@ class Reverse:
                 raise ArgumentError(
                     f"cannot differentiate {node.name!r}: its value is not a real tensor ({node.dtype})"
                 )
-            seeded = Line((), start, "start", (Ref(f"seed_{position}"), _value(node)), note=f"∂/∂{node.name}")
+            values = (_value(node), self.reference(node)) if compared else (_value(node),)
+            seeded = Line((), start, "start", (Ref(f"seed_{position}"), *values), note=f"∂/∂{node.name}")
             self.send(node, seeded)
 
     def walk(self, nodes: Sequence[Node]) -> None:
@@ -246,6 +272,8 @@ class Reverse:
                 return Ref(adjoint_name(node))
             known = self.parts.get(node, {})
             return tuple(Ref(known[i]) if i in known else None for i in range(len(node.parts)))
+        if asked.endswith(REFERENCE) and self.compared:
+            return self.compare(node, row, asked.removesuffix(REFERENCE), arguments)
         if asked == "result":
             return _value(node)
         if asked == "node":
@@ -263,7 +291,22 @@ class Reverse:
         raise ArgumentError(
             f"the rule for {node.name!r} ({operation_name(node.op)}) asks for {asked!r}; it may ask for grad, result, "
             f"node, needs, {', '.join([*arguments, *row.residuals])}, <argument>_shape or <argument>_dtype"
+            + ("" if self.compared else "; there is no reference here, a program made by `graph.gradient` has one")
         )
+
+    def compare(self, node: Node, row: Row, asked: str, arguments: Mapping[str, Any]) -> Any:
+        """What a rule's parameter stands for at the reference."""
+        if asked in arguments:
+            return map_nodes(self.reference, arguments[asked])
+        result = self.reference(node)
+        return result if asked == "result" else Ref(at_reference(residual_name(node, asked)))
+
+    def reference(self, node: Node) -> Ref:
+        """A node's value at the reference; the same one where it depends on no input."""
+        if not moves(node):
+            return _value(node)
+        self.references.add(node)
+        return Ref(at_reference(node.identifier))
 
     def shape(self, node: Node) -> Any:
         if node.shape is not None and all(isinstance(size, int) for size in node.shape):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cutaway.graph.rows import TABLE, Row
+from cutaway.graph.rows import OVERWRITING, TABLE, Row
 from cutaway.graph.table_convolution import convolution_input, phases_pay
 
 aten = torch.ops.aten
@@ -128,13 +128,25 @@ def convolution_input_packed(
     )  # fmt: skip
 
 
-def convolution_row(rectify: Callable[[Tensor, Tensor], Tensor]) -> Row:
+Rectify = Callable[[Tensor, Tensor], Tensor]
+CONVOLUTIONS: set[Callable] = set()  # the rules of fused convolutions
+
+
+def convolution_row(rectify: Rectify, overwriting: Rectify | None = None) -> Row:
     """The row of fused convolutions for a rule of the ReLU at their end, a function of adjoint and result.
 
     The ReLU's rule comes first; what is left goes to the summand as it is and to the input through the kernel.
+    `overwriting` is the same rule, written into the adjoint.
     """
+    rule = _convolution_rule(rectify)
+    CONVOLUTIONS.add(rule)
+    if overwriting is not None:
+        OVERWRITING[rule] = _convolution_rule(overwriting)
+    return Row({("input", "other"): rule})
 
-    def rule(
+
+def _convolution_rule(rectify: Rectify) -> Callable:
+    def convolution_adjoints(
         grad: Tensor,
         result: Tensor,
         input_shape: Any,
@@ -152,10 +164,20 @@ def convolution_row(rectify: Callable[[Tensor, Tensor], Tensor]) -> Row:
             to_input = convolution_input_packed(before, input_shape, packed, stride, padding, dilation, groups)
         return to_input, before if "other" in needs else None
 
-    return Row({("input", "other"): rule})
+    return convolution_adjoints
 
 
-TABLE["cutaway.convolution"] = convolution_row(lambda grad, result: aten.threshold_backward(grad, result, 0))
+def relu_adjoint(grad: Tensor, result: Tensor) -> Tensor:
+    """z̄ = ȳ where y > 0."""
+    return aten.threshold_backward(grad, result, 0)
+
+
+def relu_adjoint_(grad: Tensor, result: Tensor) -> Tensor:
+    """The same, written into the adjoint."""
+    return aten.threshold_backward.grad_input(grad, result, 0, grad_input=grad)
+
+
+TABLE["cutaway.convolution"] = convolution_row(relu_adjoint, relu_adjoint_)
 
 
 def folded_weight(weight: Tensor, gamma: Tensor | None, running_var: Tensor, eps: float) -> Tensor:

@@ -131,7 +131,10 @@ class Graph:
                 )
         key = (tuple(of_nodes), tuple(wrt_nodes), cache_key(rules), tuple(value_nodes))
         built = self.remembered(key, lambda: build(self, of_nodes, wrt_nodes, rules, value_nodes))
-        return Program(self, built, single, [*of_keys, *values], wrt_keys)
+        keys: list[Any] = [*of_keys, *values]
+        if built.compared:
+            keys += [(key, "reference") for key in keys]
+        return Program(self, built, single, keys, wrt_keys)
 
     def cost(
         self, of: str | Node = "output", wrt: str | Node | Sequence[str | Node] | None = None, batch: int = 1

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -104,6 +105,25 @@ def nodes_in(tree: Any) -> Iterator[Node]:
             yield from nodes_in(branch)
     elif isinstance(tree, slice):
         yield from nodes_in((tree.start, tree.stop, tree.step))
+
+
+_MOVING: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
+
+
+def moves(value: Any) -> bool:
+    """Whether a value depends on an input; parameters and constants do not."""
+    if not isinstance(value, Node):
+        return False
+    stack = [value]
+    while stack:
+        node = stack[-1]
+        unknown = [source for source in node.inputs if source not in _MOVING]
+        if unknown:
+            stack.extend(unknown)
+            continue
+        _MOVING[node] = any(_MOVING[source] for source in node.inputs) if node.op else node.kind == "input"
+        stack.pop()
+    return _MOVING[value]
 
 
 def map_nodes(function: Callable[[Node], Any], tree: Any) -> Any:

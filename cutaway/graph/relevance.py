@@ -11,7 +11,6 @@ the two folded into one, if ε is small. The αβ and γ rules want it folded.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from torch import Tensor
 from cutaway.errors import ArgumentError
 from cutaway.graph import fused, tables  # noqa: F401 - tables fills the table
 from cutaway.graph.fused import Packed
-from cutaway.graph.nodes import Node
+from cutaway.graph.nodes import Node, moves
 from cutaway.graph.rows import TABLE, Row, named, names_of, of_operations, requests
 from cutaway.graph.shapes import sum_to
 from cutaway.graph.signs import nonnegative
@@ -178,25 +177,6 @@ def flat_rule(relevance: Tensor, x: Tensor, w: Any, z: Tensor, layer: Layer) -> 
 
 
 # everything else
-_MOVING: WeakKeyDictionary = WeakKeyDictionary()
-
-
-def moves(value: Any) -> bool:
-    """Whether a value depends on an input; parameters and constants have no share of the relevance."""
-    if not isinstance(value, Node):
-        return False
-    stack = [value]
-    while stack:
-        node = stack[-1]
-        unknown = [source for source in node.inputs if source not in _MOVING]
-        if unknown:
-            stack.extend(unknown)
-            continue
-        _MOVING[node] = any(_MOVING[source] for source in node.inputs) if node.op else node.kind == "input"
-        stack.pop()
-    return _MOVING[value]
-
-
 def shared(operation: str, argument: str, epsilon: float, product: int | None = None) -> Callable:
     """The ε rule for an operation that is linear in an argument: the argument times the usual rule of R / z.
 

@@ -6,7 +6,7 @@ every line that read it is too, and this is its last use.
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cutaway.graph.backward import Line, Ref, shape_of
 from cutaway.graph.emit import references
-from cutaway.graph.rows import TABLE
+from cutaway.graph.fused import CONVOLUTIONS, convolution, relu_adjoint_
+from cutaway.graph.rows import OVERWRITING, TABLE
 from cutaway.graph.table_convolution import convolution_input, convolution_weight
 
 aten = torch.ops.aten
@@ -29,11 +30,6 @@ _FRESH_OPERATIONS = (
 
 def _table_rule(operation: str, argument: str) -> Any:
     return TABLE[operation].adjoints[argument]
-
-
-def relu_rule_(grad: Tensor, result: Tensor) -> Tensor:
-    """The ReLU's rule, written into the adjoint."""
-    return aten.threshold_backward.grad_input(grad, result, 0, grad_input=grad)
 
 
 def batch_norm_input_(grad: Tensor, weight: Tensor | None, running_var: Tensor, eps: float) -> Tensor:
@@ -54,19 +50,20 @@ class Tables:
             for overload in packet.overloads()
         ]
         rules = [row.forward for row in TABLE.values() if row.forward is not None]
-        rules += [_table_rule("aten.relu", "self"), _table_rule("aten.batch_norm", "input")]
+        rules += [_table_rule(f"aten.{name}", "self") for name in ("relu", "max_pool2d", "avg_pool2d")]
         rules += [
             _table_rule("aten.conv2d.default", name) for name in ("input", "weight", "bias")
         ]  # conv1d and conv3d share the row
-        rules += [_table_rule("aten.batch_norm", "weight"), _table_rule("aten.batch_norm", "bias")]
-        self.fresh: set[Any] = {*overloads, *rules, operator.add, convolution_input, convolution_weight}
+        rules += [_table_rule("aten.batch_norm", name) for name in ("input", "weight", "bias")]
+        rules += [convolution, convolution_input, convolution_weight]
+        self.fresh: set[Any] = {*overloads, *rules, operator.add}
         self.harmless: set[Any] = {*self.fresh, shape_of}
-        # function → (the argument that may be overwritten, the form that does it)
-        self.in_place: dict[Any, tuple[tuple[int | str, ...], Callable, str]] = {
-            aten.relu.default: ((0,), aten.relu_.default, "aten_relu_"),
-            _table_rule("aten.relu", "self"): (("grad",), relu_rule_, "vjp_relu_self_"),
-            _table_rule("aten.batch_norm", "input"): (("grad",), batch_norm_input_, "vjp_batch_norm_input_"),
-            operator.add: ((0, 1), operator.iadd, "iadd"),
+        # function → (the arguments that may be overwritten, the form that does it)
+        self.in_place: dict[Any, tuple[tuple[int | str, ...], Callable]] = {
+            aten.relu.default: ((0,), aten.relu_.default),
+            _table_rule("aten.relu", "self"): (("grad",), relu_adjoint_),
+            _table_rule("aten.batch_norm", "input"): (("grad",), batch_norm_input_),
+            operator.add: ((0, 1), operator.iadd),
         }
 
 
@@ -80,23 +77,32 @@ def reuse(lines: Sequence[Line], returns: Sequence[str], tables: Tables) -> list
     """
     last = {name: i for i, line in enumerate(lines) for name in references([line.args, line.kwargs])}
     owned: set[str] = set()  # names whose memory nobody else holds
+    bundles: dict[str, tuple[int, ...]] = {}  # tuples, with the places in them whose memory nobody else holds
     out = []
     for position, line in enumerate(lines):
-        entry = tables.in_place.get(line.function)
-        form = line
-        if entry is not None:
-            for place in entry[0]:
-                given = line.args[place] if isinstance(place, int) else line.kwargs[place]
-                names = references([line.args, line.kwargs])
-                safe = isinstance(given, Ref) and given.name in owned and given.name not in returns
-                if safe and names.count(given.name) == 1 and last[given.name] == position:
-                    args = line.args if place != 1 else (line.args[1], line.args[0])
-                    form = replace(line, function=entry[1], label=entry[2], args=args)
-                    break
+        names = references([line.args, line.kwargs])
+        own = {name for name in names if name in owned and names.count(name) == 1 and last[name] == position}
+        form = _overwriting(line, own.difference(returns), tables)
+        out.append(form)
         if line.function not in tables.harmless:
-            owned.difference_update(references([line.args, line.kwargs]))
+            owned.difference_update(names)
         owned.difference_update(line.targets)
         if line.function in tables.fresh:
             owned.update(line.targets)
-        out.append(form)
+        elif line.function in CONVOLUTIONS:
+            bundles[line.targets[0]] = (0, 1) if form is not line or line.kwargs["relu"] else (0,)
+        elif line.function is operator.getitem and line.args[1] in bundles.get(line.args[0].name, ()):
+            owned.update(line.targets)
     return out
+
+
+def _overwriting(line: Line, own: Set[str], tables: Tables) -> Line:
+    """The form of a line that overwrites one of the values it may; the line itself where there is none."""
+    usual = (("grad",), OVERWRITING[line.function]) if line.function in OVERWRITING else ((), line.function)
+    places, form = tables.in_place.get(line.function, usual)
+    for place in places:
+        given = line.args[place] if isinstance(place, int) else line.kwargs[place]
+        if isinstance(given, Ref) and given.name in own:
+            args = line.args if place != 1 else (line.args[1], line.args[0])
+            return replace(line, function=form, label=f"{line.label}_", args=args)
+    return line

@@ -8,6 +8,7 @@ function is handed what its parameters name:
     self, weight, …  any argument of the operation, by its schema name
     self_shape, …    only the shape of a tensor argument, so that the tensor itself need not be kept
     self_dtype, …    only its kind of number
+    self_reference, … result_reference, and those of residuals: the same at another input, the reference
     node             the `Node`
     needs            for rows that serve several arguments at once: the set of argument names asked for
     residuals        further values that the row's `forward` returns beside the output (a mask, indices, a mean)
@@ -30,9 +31,9 @@ from cutaway.errors import ArgumentError, nearest
 from cutaway.graph.nodes import Node, bound_arguments, nodes_in, operation_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
-    """One row of the table.
+    """One row of the table. A row equals itself alone, so that programs can be kept by the rules they were made with.
 
     Attributes:
         adjoints: argument name (or a tuple of names served together) → function; None says the derivative is zero.
@@ -56,6 +57,7 @@ class Row:
 
 RuleSet = Mapping[Any, Row | Callable | Mapping[str, Callable | None]]
 TABLE: dict[str, Row] = {}
+OVERWRITING: dict[Callable, Callable] = {}  # rule → the same rule, which may write into the adjoint it is given
 
 
 def row(
@@ -84,6 +86,18 @@ def named(names: Sequence[str], function: Callable) -> Callable:
     parameters = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
     rule.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return rule
+
+
+REFERENCE = "_reference"  # ends the names of what is asked for at the reference
+
+
+def compares(rules: RuleSet | None) -> bool:
+    """Whether a rule set looks at values at a reference besides those at the input."""
+    found: list[Any] = []
+    for rule in (rules or {}).values():
+        adjoints = rule.adjoints if isinstance(rule, Row) else rule
+        found += adjoints.values() if isinstance(adjoints, Mapping) else [adjoints]
+    return any(asked.endswith(REFERENCE) for function in found if callable(function) for asked in requests(function))
 
 
 @lru_cache(maxsize=4096)
@@ -253,4 +267,5 @@ def _put(value: Any, tensors: Any, alone: bool = False) -> Any:
 
 def cache_key(rules: RuleSet | None) -> tuple:
     """What a program depends on in a rule set; the functions themselves, so that they live as long as the program."""
-    return tuple((key, value) for key, value in rules.items()) if rules else ()
+    parts = rules.items() if rules else ()
+    return tuple((key, tuple(rule.items()) if isinstance(rule, Mapping) else rule) for key, rule in parts)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cutaway.graph.fused import convolution_row
+from cutaway.graph.fused import convolution_row, relu_adjoint, relu_adjoint_
 from cutaway.graph.multipliers import deep_lift_rescale
 from cutaway.graph.nodes import Node
 from cutaway.graph.relevance import (
@@ -23,7 +23,7 @@ from cutaway.graph.relevance import (
     lrp_composite,
     lrp_epsilon,
 )
-from cutaway.graph.rows import named, names_of, of_operations
+from cutaway.graph.rows import OVERWRITING, named, names_of, of_operations
 from cutaway.rng import generator
 
 __all__ = [
@@ -47,7 +47,15 @@ __all__ = [
 
 def _guided(grad: Tensor, result: Tensor) -> Tensor:
     """z̄ = ȳ where z > 0 and ȳ > 0."""
-    return torch.ops.aten.threshold_backward(grad, result, 0).relu_()
+    return relu_adjoint(grad, result).relu_()
+
+
+def _guided_(grad: Tensor, result: Tensor) -> Tensor:
+    """The same, written into the adjoint."""
+    return relu_adjoint_(grad, result).relu_()
+
+
+OVERWRITING[_guided] = _guided_
 
 
 def _guided_clamp(grad: Tensor, self: Tensor, min: float | None, max: float | None) -> Tensor:
@@ -65,7 +73,7 @@ guided = of_operations(
         "clamp_min": lambda grad, self, min: _guided_clamp(grad, self, min, None),
         "hardtanh": lambda grad, self, min_val, max_val: _guided_clamp(grad, self, min_val, max_val),
         "threshold": lambda grad, self, threshold: (grad.clamp(min=0) if threshold == 0 else grad) * (self > threshold),
-        "cutaway.convolution": convolution_row(_guided),
+        "cutaway.convolution": convolution_row(_guided, _guided_),
     }
 )
 """Guided backpropagation. Source: Springenberg, Dosovitskiy, Brox, Riedmiller, Striving for Simplicity, 2014,
@@ -81,7 +89,9 @@ deconvnet = of_operations(
             grad.clamp(min=0) if min_val == 0 else _guided_clamp(grad, self, min_val, max_val)
         ),
         "threshold": lambda grad, self, threshold: grad.clamp(min=0) if threshold == 0 else grad * (self > threshold),
-        "cutaway.convolution": convolution_row(lambda grad, result: grad.clamp(min=0)),
+        "cutaway.convolution": convolution_row(
+            lambda grad, result: grad.clamp(min=0), lambda grad, result: grad.relu_()
+        ),
     }
 )
 """The deconvolutional network's backward pass. Source: Zeiler, Fergus, Visualizing and Understanding Convolutional

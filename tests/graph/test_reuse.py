@@ -1,9 +1,11 @@
 """Overwriting values in their last use changes no answer and touches nothing that is still needed."""
 
+import pytest
 import torch
 from torch import nn
 
 import cutaway as ct
+from cutaway.graph import rules
 from tests.graph.subjects import images, reused
 
 
@@ -39,6 +41,30 @@ def test_a_seed_and_an_input_are_not_overwritten() -> None:
     kept_x, kept_seed = x.clone(), seed.clone()
     ct.capture(model, x).gradient()(x, seed=seed)
     assert torch.equal(x, kept_x) and torch.equal(seed, kept_seed)
+
+
+@pytest.mark.parametrize("chosen", [None, rules.guided, rules.deconvnet], ids=["plain", "guided", "deconvnet"])
+def test_fused_convolutions_overwrite_adjoints_without_changing_the_answer(chosen: dict | None) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.one, self.two = (nn.Conv2d(c, 4, 3, padding=1) for c in (3, 4, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = nn.functional.max_pool2d(self.stem(x).relu(), 2)
+            x = (self.two(self.one(x).relu()) + x).relu()
+            return (self.two(x) + x + self.one(x)).mean((2, 3))  # sums without a ReLU behind them
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, x = Net(), torch.rand(2, 3, 8, 8)
+    graph = ct.capture(model, x).optimized()
+    wanted = [node.name for node in graph.nodes if node.kind in ("input", "operation")]
+    for wrt in (["x"], wanted):
+        program = graph.gradient(wrt=wrt, rules=chosen)
+        assert wrt != ["x"] or "vjp_convolution_(" in program.code
+        ours, pure = program.evaluate(x)[1], program.differentiable(x)[1]
+        assert all(torch.equal(ours[name], pure[name]) for name in wrt)
 
 
 def test_a_value_that_is_returned_is_not_overwritten() -> None:

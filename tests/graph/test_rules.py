@@ -291,18 +291,34 @@ def test_deep_lift_is_complete(model: nn.Module, dtype: torch.dtype) -> None:
     shape = (4, 3, 9, 9) if hasattr(model, "stem") else (4, 4, 6) if hasattr(model, "q") else (4, 4)
     generator = torch.Generator().manual_seed(8)
     x, baseline = (torch.randn(shape, generator=generator, dtype=dtype) for _ in range(2))
-    both = torch.cat([x, baseline])
-    program = ct.capture(model, both).gradient(rules=rules.deep_lift_rescale)
-    values, adjoints = program.evaluate(both, seed=lambda z: torch.eye(3, dtype=dtype)[1].expand_as(z))
-    multipliers, out = next(iter(adjoints.values()))[:4], next(iter(values.values()))[:, 1]
-    found = (multipliers * (x - baseline)).flatten(1).sum(1)
-    assert close(found, out[:4] - out[4:], 1e-9 if dtype == torch.float64 else 1e-4)
+    program = ct.capture(model, x).gradient(rules=rules.deep_lift_rescale)
+    seed = torch.eye(3, dtype=dtype)[1].expand(4, 3)
+    for reference in (baseline, baseline[:1]) if program.built.one_serves_all else (baseline,):
+        values, adjoints = program.evaluate(x, seed=seed, reference=reference)
+        found = (next(iter(adjoints.values())) * (x - reference)).flatten(1).sum(1)
+        promised = (model(x) - model(reference))[:, 1].detach()
+        assert close(found, promised, 1e-9 if dtype == torch.float64 else 1e-4)
+        assert close((values["output"] - values["output", "reference"])[:, 1], promised, 1e-6)
+
+
+def test_one_reference_serves_all_where_values_keep_the_batch_first() -> None:
+    def mixed(x: Tensor) -> Tensor:
+        return x.reshape(-1, 2).relu().reshape(x.shape).sum(1)
+
+    x = torch.randn(3, 4)
+    built = [ct.capture(f, x).gradient(rules=rules.deep_lift_rescale).built for f in (mlp().float(), mixed)]
+    assert [each.one_serves_all for each in built] == [True, False]
+
+
+def test_deep_lift_without_a_reference_is_refused() -> None:
+    program = ct.capture(mlp(), torch.randn(2, 4, dtype=torch.float64)).gradient(rules=rules.deep_lift_rescale)
+    with pytest.raises(ct.errors.ArgumentError, match="reference="):
+        program(torch.randn(2, 4, dtype=torch.float64))
 
 
 def test_deep_lift_is_its_definition_on_a_perceptron() -> None:
     model, x, baseline = mlp(), torch.randn(2, 4, dtype=torch.float64), torch.zeros(2, 4, dtype=torch.float64)
-    both = torch.cat([x, baseline])
-    ours = ct.capture(model, both).gradient(rules=rules.deep_lift_rescale)(both)[:2]
+    ours = ct.capture(model, x).gradient(rules=rules.deep_lift_rescale)(x, reference=baseline)
     z, z0 = model[0](x), model[0](baseline)
     slope = (z.relu() - z0.relu()) / (z - z0)
     assert close(ours, (model[2].weight.sum(0) * slope) @ model[0].weight)
@@ -310,9 +326,16 @@ def test_deep_lift_is_its_definition_on_a_perceptron() -> None:
 
 def test_deep_lift_where_input_and_baseline_agree_is_the_gradient() -> None:
     model, x = Attentive().double(), torch.randn(2, 4, 6, dtype=torch.float64)
-    both = torch.cat([x, x])
-    ours = ct.capture(model, both).gradient(of="head", rules=rules.deep_lift_rescale)(both)[:2]
+    ours = ct.capture(model, x).gradient(of="head", rules=rules.deep_lift_rescale)(x, reference=x)
     assert close(ours, ct.capture(model, x).gradient(of="head")(x), 1e-7)
+
+
+@pytest.mark.parametrize(
+    "chosen", [rules.guided, rules.deconvnet, rules.deep_lift_rescale, rules.lrp_epsilon(), rules.straight_through]
+)
+def test_a_program_is_made_once_for_a_rule_set(chosen: dict) -> None:
+    graph = ct.capture(mlp(), torch.randn(2, 4, dtype=torch.float64))
+    assert graph.gradient(rules=chosen).built is graph.gradient(rules=chosen).built
 
 
 # learning without weight transport
