@@ -46,6 +46,8 @@ def experiment(
     folder = Path("runs") / "experiments" / name if to is None else to
     if "out" in known:
         asked["out"] = folder
+    if "workers" in known:
+        asked.setdefault("workers", None)
     result = function(**asked)
     _tell(result)
     wrote(result.save(folder))

@@ -1,5 +1,7 @@
 """The sources' experiments, each one readable file with the published numbers on top."""
 
+from collections.abc import Callable
+
 from cutaway.experiments.adversarial_training import adversarial_training
 from cutaway.experiments.batchnorm import batchnorm
 from cutaway.experiments.depth import depth
@@ -15,7 +17,7 @@ from cutaway.experiments.result import Result
 from cutaway.experiments.schedules import schedules
 from cutaway.experiments.transfer import transfer
 
-EXPERIMENTS = {
+EXPERIMENTS: dict[str, Callable[..., Result]] = {
     one.__name__: one
     for one in (
         lecun1989,

@@ -20,6 +20,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from cutaway.attack import Effort, auto_attack, wilson
 from cutaway.data import Dataset, augmentation, load
 from cutaway.errors import nearest
 from cutaway.experiments.result import Result, axes_of
+from cutaway.experiments.workers import side_by_side
 from cutaway.train import Run, fit
 from cutaway.train.adversaries import FGSM, PGD, TRADES, Fast, Free, Noise
 from cutaway.train.adversary import Adversary
@@ -86,6 +88,7 @@ class Problem:
     Attributes:
         make: the network, from a seed.
         eps: radius of the L∞ ball.
+        small: a smaller radius, at which training without attacks keeps something; attacked with `SHORT`.
         examples, epochs: training images, and passes over them.
         augment: the augmentation that is tried.
         everywhere: whether the adversarial ways are augmented as well.
@@ -96,6 +99,7 @@ class Problem:
 
     make: Callable[[int], nn.Module]
     eps: float
+    small: float
     examples: int
     epochs: int
     augment: Augment
@@ -107,19 +111,23 @@ class Problem:
     training: Mapping[str, Any] = field(default_factory=lambda: {"lr": 3e-3, "batch_size": 128})
 
 
-_SMALL = Effort(steps=20, targets=3, queries=300)
-_SHIFT = augmentation(("shift", {"pixels": 2}))
+SHORT = Effort(steps=20, targets=3, queries=300)
+_AFFINE = augmentation(("affine", {"degrees": 10.0, "scale": (0.9, 1.1), "skew": 0.0, "pixels": 1.0}))
 _FLIP = augmentation("flip", ("shift", {"pixels": 4}))
 QUICK: dict[str, Problem] = {
-    "mnist": Problem(mnist_network, 0.3, 6000, 8, _SHIFT, 5, 1.0, 100, replace(_SMALL, queries=1000)),
-    "cifar10": Problem(cifar_network, 8 / 255, 2000, 5, _FLIP, 5, 6.0, 60, _SMALL),
+    "mnist": Problem(mnist_network, 0.3, 0.1, 6000, 8, _AFFINE, 5, 1.0, 200, Effort()),
+    "cifar10": Problem(cifar_network, 8 / 255, 1 / 255, 4000, 8, _FLIP, 5, 6.0, 100, Effort()),
 }
 FULL: dict[str, Problem] = {
-    "mnist": replace(QUICK["mnist"], examples=60_000, epochs=20, steps=10, images=1000, effort=Effort()),
-    "cifar10": Problem(
-        lambda seed: cifar_network(seed, 20), 8 / 255, 50_000, 30, _FLIP, 7, 6.0, 500, Effort(), everywhere=True
+    "mnist": replace(
+        QUICK["mnist"], make=partial(mnist_network, widths=(32, 64, 200)), examples=60_000, epochs=15, steps=7,
+        images=1000, everywhere=True,
     ),
-}
+    "cifar10": replace(
+        QUICK["cifar10"], make=partial(cifar_network, depth=20), examples=50_000, epochs=30, steps=7, images=500,
+        everywhere=True,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -161,17 +169,19 @@ def adversarial_training(
     images: int | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    workers: int | None = 1,
 ) -> Result:
     """Train in nine ways, and measure accuracy on clean and on attacked test images, and the cost.
 
     Args:
         data: "mnist", "cifar10" or both.
         ways: names of `WAYS`; all by default.
-        full: all training images, AutoAttack's own effort and a deeper network; hours instead of minutes.
+        full: all training images and larger networks; hours instead of minutes.
         seed: of networks, training and attack.
         examples, epochs, images: instead of the table's, for trying it out: training images, passes, images attacked.
         out: folder in which finished rows, trainings and attacks are kept, so that a run that was stopped goes on.
         progress: show a bar on the terminal.
+        workers: ways trained at a time, each in a process of its own; None for one per core.
 
     Raises:
         LookupFailure: for an unknown set of images or way.
@@ -185,44 +195,33 @@ def adversarial_training(
     for name, known, what in [*((n, table, "set of images") for n in names), *((w, WAYS, "way") for w in wanted)]:
         if name not in known:
             raise nearest(name, known, what)
-    rows = []
+    changes = {"examples": examples, "epochs": epochs, "images": images}
+    given = {key: value for key, value in changes.items() if value is not None}
+    jobs = {}
     for name in names:
-        changes = {"examples": examples, "epochs": epochs, "images": images}
-        problem = replace(table[name], **{key: value for key, value in changes.items() if value is not None})
-        train, _, test = load(name, validation=1000)
+        problem = replace(table[name], **given)
         for way in wanted:
-            size = f"{min(problem.examples, len(train))}x{problem.epochs}"
-            label = f"{name}-{way}-{size}-{problem.images}-{seed}{'-full' if full else ''}".replace(" ", "-").lower()
+            size = f"{problem.examples}x{problem.epochs}-{problem.images}-{seed}"
+            label = f"{name}-{way}-{size}{'-full' if full else ''}".replace(" ", "-").lower()
             place = None if out is None else Path(out) / "ways" / label
-            parts = train[: problem.examples], test[: problem.images]
-            rows.append({"data": name, "way": way, **_kept(problem, WAYS[way], *parts, seed, place, progress)})
-            rows[-1] |= _published(name, way)
-    settings = {"data": names, "ways": wanted, "full": full, "seed": seed}
-    settings |= {"examples": examples, "epochs": epochs, "images": images}
-    reading = read(rows)
-    if any(table[name].effort != Effort() for name in names):
-        reading += (
-            " The attack was shorter than AutoAttack's standard: true robust accuracies may be lower (see --full)."
-        )
-    return Result("adversarial_training", tuple(rows), reading, settings, draw)
+            jobs[f"{name}, {way}"] = partial(_kept, name, way, problem, seed, place, progress)
+    rows = tuple(side_by_side(jobs, workers, progress).values())
+    settings = {"data": names, "ways": wanted, "full": full, "seed": seed, **changes}
+    return Result("adversarial_training", rows, read(rows), settings, draw)
 
 
-def _published(data: str, way: str) -> dict[str, float | None]:
-    clean, robust = PUBLISHED.get((data, way), (None, None))
-    return {"published clean": clean, "published robust": robust}
-
-
-def _kept(
-    problem: Problem, way: Way, train: Dataset, test: Dataset, seed: int, place: Path | None, progress: bool
-) -> dict[str, Any]:
+def _kept(name: str, way: str, problem: Problem, seed: int, place: Path | None, progress: bool) -> dict[str, Any]:
     """The row that was measured before, or that is measured now."""
+    clean, robust = PUBLISHED.get((name, way), (None, None))
+    head = {"data": name, "way": way, "published clean": clean, "published robust": robust}
     file = None if place is None else place / "row.json"
     if file is not None and file.exists():
-        return json.loads(file.read_text("utf-8"))
-    row = _row(problem, way, train, test, seed, place, progress)
+        return head | json.loads(file.read_text("utf-8"))
+    train, _, test = load(name, validation=1000)
+    row = _row(problem, WAYS[way], train[: problem.examples], test[: problem.images], seed, place, progress)
     if file is not None:
         write_atomically(file, json.dumps(row, indent=1).encode())
-    return row
+    return head | row
 
 
 def _row(
@@ -230,18 +229,22 @@ def _row(
 ) -> dict[str, Any]:
     """Train one network and attack it."""
     run = _train(problem, way, train, seed, None if place is None else place / "run", progress)
-    state = None if place is None else place / "attack.safetensors"
-    found = auto_attack(
-        run.model, test.x, test.y, eps=problem.eps, effort=problem.effort, state=state, seed=seed, progress=progress
-    )
+    found, weak = (
+        auto_attack(
+            run.model, test.x, test.y, eps=eps, effort=effort, seed=seed, progress=progress,
+            state=None if place is None else place / f"{name}.safetensors",
+        )
+        for name, eps, effort in (("attack", problem.eps, problem.effort), ("small", problem.small, SHORT))
+    )  # fmt: skip
     clean = wilson(int(found.settings["survivors"]["clean"]), len(test))
-    robust = wilson(int((~found.success).sum()), len(test))
+    robust, small = (wilson(int((~each.success).sum()), len(test)) for each in (found, weak))
     gradients = sum(run.history.get("gradients", [1] * len(run.history["epoch"])))
     row: dict[str, Any] = {
         "clean %": 100 * clean.value, "clean low": 100 * clean.low, "clean high": 100 * clean.high,
         "robust %": 100 * robust.value, "low": 100 * robust.low, "high": 100 * robust.high, "n": len(test),
         "eps": problem.eps, "epochs": len(run.history["epoch"]), "gradients per example": gradients,
-        "seconds": run.seconds,
+        "seconds": run.seconds, "small eps": problem.small, "robust at small eps %": 100 * small.value,
+        "small low": 100 * small.low, "small high": 100 * small.high,
     }  # fmt: skip
     if found.control is not None:
         row["under noise %"] = 100 * float((~found.control.success).double().mean())
@@ -275,9 +278,10 @@ def read(rows: Sequence[Mapping[str, Any]]) -> str:
 
     >>> cheap = {"data": "mnist", "way": "plain", "clean %": 99.0, "robust %": 0.0, "high": 3.7, "low": 0.0}
     >>> cheap |= {"gradients per example": 8, "seconds": 4.0, "eps": 0.3, "n": 100}
+    >>> cheap |= {"small eps": 0.1, "robust at small eps %": 50.0}
     >>> hard = {**cheap, "way": "PGD", "clean %": 98.0, "robust %": 80.0, "gradients per example": 48, "seconds": 20.0}
     >>> read([cheap, hard]).partition("PGD: ")[2]
-    '98 % clean (−1 points), 80 % robust (+80), 6.0 times the gradients, 5.0 times the time.'
+    '98 % clean (−1 points), 80 % robust (+80; at the smaller ε ±0), 6.0 times the gradients, 5.0 times the time.'
     """
     said = []
     for data in dict.fromkeys(row["data"] for row in rows):
@@ -285,14 +289,16 @@ def read(rows: Sequence[Mapping[str, Any]]) -> str:
         first = next(iter(mine.values()))
         said.append(
             f"On {data} at L∞ ε = {first['eps']:.3g}, {first['n']} images, {first['way']} training: "
-            f"{first['clean %']:.0f} % clean, {first['robust %']:.0f} % robust."
+            f"{first['clean %']:.0f} % clean, {first['robust %']:.0f} % robust"
+            f" ({first['robust at small eps %']:.0f} % at ε = {first['small eps']:.2g})."
         )
         for way, row in list(mine.items())[1:]:
             times = row["gradients per example"] / first["gradients per example"]
             longer = row["seconds"] / max(first["seconds"], 1e-9)
             said.append(
                 f"{way}: {row['clean %']:.0f} % clean ({_signed(row['clean %'] - first['clean %'])} points), "
-                f"{row['robust %']:.0f} % robust ({_signed(row['robust %'] - first['robust %'])}), "
+                f"{row['robust %']:.0f} % robust ({_signed(row['robust %'] - first['robust %'])}; at the smaller ε "
+                f"{_signed(row['robust at small eps %'] - first['robust at small eps %'])}), "
                 f"{times:.1f} times the gradients, {longer:.1f} times the time."
             )
         said += [f"{way} training was stopped: {row['stopped']}." for way, row in mine.items() if "stopped" in row]
@@ -318,11 +324,14 @@ def draw(result: Result) -> Any:
                      [row[high] - m for m, row in zip(middle, rows, strict=True)]]  # fmt: skip
             places = [place + shift for place in range(len(rows))]
             axis.barh(places, middle, 0.38, xerr=reach, color=colour, label=label, error_kw={"elinewidth": 0.8})
+        small = [row["robust at small eps %"] for row in rows]
+        axis.plot(small, range(len(rows)), "D", color="C1", markersize=4, label="AutoAttack, smaller ε")
         known = [(row["published robust"], place - 0.2) for place, row in enumerate(rows) if row["published robust"]]
         if known:
             axis.plot(*zip(*known, strict=True), "x", color="C3", markersize=6, label="published, full training")
         axis.set_yticks(range(len(rows)), [f"{row['way']} ({row['gradients per example']})" for row in rows])
-        axis.set(xlabel="test accuracy (%)", xlim=(0, 102), title=f"{name}, L∞ ε = {rows[0]['eps']:.3g}")
+        title = f"{name}, L∞ ε = {rows[0]['eps']:.3g} (◆ {rows[0]['small eps']:.2g})"
+        axis.set(xlabel="test accuracy (%)", xlim=(0, 102), title=title)
     first = axes if len(sets) == 1 else axes[0]
     first.set_ylabel("training (gradients per example)")
     figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)

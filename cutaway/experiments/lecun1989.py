@@ -34,6 +34,7 @@ from cutaway import nets
 from cutaway.data import NAMES, augmentation
 from cutaway.errors import DataError, nearest
 from cutaway.experiments.result import Result, axes_of, finished
+from cutaway.experiments.workers import side_by_side
 from cutaway.rng import generator
 from cutaway.train import evaluate, fit_many, spread
 from cutaway.train.record import write_atomically
@@ -151,6 +152,7 @@ def lecun1989(
     passes: int | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    workers: int | None = 1,
 ) -> Result:
     """Train every step from several seeds on both sets of digits.
 
@@ -162,6 +164,7 @@ def lecun1989(
         passes: instead of the published numbers of passes, for trying it out.
         out: folder in which finished replicates are kept, so that a run that was stopped goes on.
         progress: show a bar on the terminal.
+        workers: steps trained at a time, each in a process of its own; None for one per core.
 
     Raises:
         LookupFailure: for an unknown step.
@@ -174,16 +177,19 @@ def lecun1989(
     for name in wanted:
         if name not in table:
             raise nearest(name, table, "step")
-    rows = []
-    for source in [data] if isinstance(data, str) else data:
-        for name in wanted:
-            step = table[name]
-            if passes is not None:
-                step = replace(step, passes=passes)
+    chosen: dict[str, tuple[str, str, Step]] = {}
+    jobs = {}
+    for name in wanted:
+        for source in [data] if isinstance(data, str) else data:
+            step = table[name] if passes is None else replace(table[name], passes=passes)
             if source == "usps" and step.digits > TRAIN:
                 continue
-            place = None if out is None else Path(out) / f"{source}-{name}-{step.passes}.json".replace(" ", "-")
-            rows.append(_row(source, name, step, _replicates(step, source, seeds, place, progress)))
+            label = f"{source}-{name}-{step.passes}".replace(" ", "-")
+            place = None if out is None else Path(out) / f"{label}.json"
+            chosen[label] = source, name, step
+            jobs[label] = partial(_replicates, step, source, seeds, place, progress)
+    found = side_by_side(jobs, workers, progress)
+    rows = [_row(*chosen[label], found[label]) for label in sorted(chosen, key=lambda label: chosen[label][0])]
     settings = {"data": data, "steps": list(wanted), "seeds": seeds, "passes": passes}
     return Result("lecun1989", tuple(rows), read(rows), settings, draw)
 

@@ -31,19 +31,23 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
             problem, examples=200, epochs=2, images=10, effort=TINY, training={"lr": 3e-3, "batch_size": 50}
         )
         monkeypatch.setitem(module.QUICK, name, small)
+    monkeypatch.setattr(module, "SHORT", TINY)
 
 
 def row(way: str, **changes: Any) -> dict[str, Any]:
     usual = {"data": "mnist", "way": way, "clean %": 99.0, "clean low": 95.0, "clean high": 100.0, "robust %": 10.0}
     usual |= {"low": 5.0, "high": 20.0, "n": 100, "eps": 0.3, "epochs": 8, "gradients per example": 8, "seconds": 2.0}
+    usual |= {"small eps": 0.1, "robust at small eps %": 40.0, "small low": 30.0, "small high": 50.0}
     return {**usual, "published clean": None, "published robust": None, **changes}
 
 
 def test_reading_says_gain_loss_and_cost() -> None:
     slow = row("PGD", **{"clean %": 97.0, "robust %": 85.0, "gradients per example": 48, "seconds": 9.0})
+    slow["robust at small eps %"] = 90.0
     said = module.read([row("plain"), slow, row("Fast", stopped="catastrophic overfitting")])
-    assert "plain training: 99 % clean, 10 % robust." in said
-    assert "PGD: 97 % clean (−2 points), 85 % robust (+75), 6.0 times the gradients, 4.5 times the time." in said
+    assert "plain training: 99 % clean, 10 % robust (40 % at ε = 0.1)." in said
+    assert "PGD: 97 % clean (−2 points), 85 % robust (+75; at the smaller ε +50), 6.0 times the gradients" in said
+    assert "4.5 times the time." in said
     assert "Fast training was stopped: catastrophic overfitting." in said
 
 
@@ -76,10 +80,10 @@ def test_unknown_names_are_refused_before_anything_is_loaded() -> None:
 def test_rows_are_measured_kept_and_taken_up_again(tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ways = ["plain", "Free", "Fast"]
     found = run("mnist", ways, out=tmp_path, progress=False)
-    assert "shorter than AutoAttack's standard" in found.reading
     assert found.column("way") == ways and found.column("gradients per example") == [2, 4, 4]
     for one in found.rows:
         assert 0 <= one["low"] <= one["robust %"] <= one["clean %"] <= 100 and one["n"] == 10
+        assert one["robust %"] <= one["robust at small eps %"] <= one["clean %"]
         assert one["robust %"] <= one["under noise %"] + 1e-9
 
     def trained_again(*given: Any, **settings: Any) -> None:
