@@ -2,6 +2,7 @@
 
 from cutaway.nets.alexnet import AlexNet, alexnet, alexnet2012
 from cutaway.nets.counts import connections, multiply_adds, parameters
+from cutaway.nets.fast_cifar import FastCifar, fast_cifar
 from cutaway.nets.googlenet import GoogLeNet, googlenet
 from cutaway.nets.initialize import INITS, initialize
 from cutaway.nets.layers import (
@@ -50,6 +51,7 @@ __all__ = [
     "VGG",
     "AlexNet",
     "CifarResNet",
+    "FastCifar",
     "GoogLeNet",
     "LeNet5",
     "LeNet1989",
@@ -68,6 +70,7 @@ __all__ = [
     "alexnet",
     "alexnet2012",
     "connections",
+    "fast_cifar",
     "googlenet",
     "initialize",
     "lenet5",

@@ -9,6 +9,7 @@ from torch import nn
 
 from cutaway.errors import ArgumentError, nearest
 from cutaway.nets.alexnet import alexnet, alexnet2012
+from cutaway.nets.fast_cifar import fast_cifar
 from cutaway.nets.googlenet import googlenet
 from cutaway.nets.lenet import lenet5, lenet1989
 from cutaway.nets.mlp import mlp
@@ -64,6 +65,7 @@ NAMES: dict[str, Callable[..., nn.Module]] = {
     "squeezenet1_1": squeezenet1_1,
     "googlenet": googlenet,
     "mobilenet_v2": mobilenet_v2,
+    "fast_cifar": fast_cifar,
 }
 
 

@@ -42,6 +42,7 @@ SIZES = [
     ("googlenet", {}, IMAGENET, 6_624_904, 1_498.376192, "torchvision: 1.5 G"),
     ("googlenet", {"kernel": 5}, IMAGENET, 6_998_552 + 7_280, 1_582.671872, "Caffe: 6,998,552 without batch norm"),
     ("mobilenet_v2", {}, IMAGENET, 3_504_872, 300.774272, "paper: 3.4 million, 300 M"),
+    ("fast_cifar", {"mirror": False}, CIFAR, 1_089_696, 44.274208, "ours; by hand"),
 ]
 
 
@@ -63,7 +64,7 @@ SMALL = [
     *[("mlp", (48, 20, 10), {}, (3, 4, 4)), ("mlp", (48, 20, 10), {"norm": "batch", "dropout": 0.5}, (3, 4, 4))],
     *[("lenet1989", (), {}, (1, 16, 16)), ("lenet5", (), {"connections": "paper"}, (1, 32, 32))],
     ("lenet5", (), {"pooling": "subsample", "activation": "scaled_tanh"}, (1, 32, 32)),
-    ("resnet20_cifar", (), {}, CIFAR),
+    *[("resnet20_cifar", (), {}, CIFAR), ("fast_cifar", (), {"widths": (8, 16, 16)}, CIFAR)],
 ]
 LARGE = [
     *[(name, (), {}, (3, 64, 64)) for name in ("alexnet", "resnet18", "resnet50", "googlenet", "mobilenet_v2")],
