@@ -18,6 +18,7 @@ def train(
     data: Annotated[str | None, typer.Option("--data", "-d", help="A data set, such as digits.")] = None,
     to: Annotated[Path | None, typer.Option("--out", "-o", help="The run folder to write.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with any of these settings.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Train by a recipe's name, such as cifar10-fast.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Train this many times, with seeds counted from --seed.")] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes initial weights, order and augmentation.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
@@ -35,15 +36,19 @@ def train(
 ) -> None:
     """Train a network on a data set and write a run folder with its report.
 
-    Settings come from the config file, and from the options, which go before it.
+    Settings come from the config file, and from the options, which go before it. A recipe fills in what neither says,
+    network and data included.
 
     Example: [bold]cutaway train lenet5 --data digits --out runs/demo[/bold]
     """
     given = {
-        "model": model, "data": data, "out": to, "seeds": seeds, "seed": seed, "epochs": epochs,
+        "model": model, "data": data, "out": to, "recipe": recipe, "seeds": seeds, "seed": seed, "epochs": epochs,
         "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "schedule": schedule, "patience": patience,
     }  # fmt: skip
     asked = _config(config) | {name: value for name, value in given.items() if value is not None} | pairs(settings)
+    if asked.get("recipe") is not None:
+        model, data, _ = training.recipe_named(asked["recipe"])
+        asked = {"model": model, "data": data} | asked
     for name, what in (("model", "a network"), ("data", "a data set (--data)"), ("out", "a run folder (--out)")):
         if asked.get(name) is None:
             raise ArgumentError(f"train needs {what}; for example: cutaway train lenet5 --data digits --out runs/demo")

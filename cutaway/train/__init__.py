@@ -15,7 +15,7 @@ from cutaway.train.metrics import METRICS
 from cutaway.train.optimizers import OPTIMIZERS, RMSpropInside
 from cutaway.train.processes import rank
 from cutaway.train.range_test import RangeTest, range_test
-from cutaway.train.recipes import RECIPES, Recipe, recipe_for
+from cutaway.train.recipes import NAMED, RECIPES, Recipe, recipe_for, recipe_named
 from cutaway.train.replicates import Replicates
 from cutaway.train.results import Run, load_initial, load_run
 from cutaway.train.schedules import SCHEDULES
@@ -29,6 +29,7 @@ __all__ = [
     "ADVERSARIES",
     "LOSSES",
     "METRICS",
+    "NAMED",
     "OPTIMIZERS",
     "RECIPES",
     "SCHEDULES",
@@ -62,6 +63,7 @@ __all__ = [
     "range_test",
     "rank",
     "recipe_for",
+    "recipe_named",
     "run",
     "spread",
     "tensorboard",

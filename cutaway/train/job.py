@@ -16,12 +16,13 @@ from cutaway.data import Dataset, augmentation, statistics
 from cutaway.errors import ArgumentError, nearest
 from cutaway.train.batches import Augment
 from cutaway.train.loop import fit
-from cutaway.train.recipes import recipe_for
+from cutaway.train.recipes import recipe_for, recipe_named
 from cutaway.train.results import Run, with_replicates
 from cutaway.train.settings import make_settings, plain
 
 SIZES = {"lenet5": 32, "lenet1989": 16, "alexnet": 224, "googlenet": 224}  # sides that networks cannot do without
 HIDDEN = 128  # units of an mlp whose sizes were not given
+LOOKED_AT = 5000  # training images that a network whose first layer whitens looks at
 
 
 def run(
@@ -38,6 +39,7 @@ def run(
     model_settings: Mapping[str, Any] | None = None,
     data_settings: Mapping[str, Any] | None = None,
     augment: Any = "recipe",
+    recipe: str | None = None,
     **changes: Any,
 ) -> Run:
     """Train a network by name on data by name: split, standardise, train, restore the best, test once.
@@ -60,6 +62,8 @@ def run(
         data_settings: arguments of `cutaway.data.load` (its split's `seed` among them).
         augment: "recipe", None, a name of `cutaway.data.AUGMENTATIONS`, several by name with their settings, or a
             function `(x, generator) -> x`.
+        recipe: a name of `NAMED`, such as "cifar10-fast", to train by instead of what suits network and data;
+            the arguments it has for its own network are left out for another.
         changes: any field of `Settings`, laid over the recipe.
 
     Returns:
@@ -78,14 +82,15 @@ def run(
         raise ArgumentError(f"data is {type(data).__name__}: expected a data set's name; give arrays to cutaway.fit")
     if seeds < 1:
         raise ArgumentError(f"seeds={seeds}: expected a whole number, at least 1")
-    recipe = recipe_for(name, data)
-    mixture = recipe.augment if augment == "recipe" else augment
-    chosen = {**recipe.settings, **changes}
+    own, _, found = (name, data, recipe_for(name, data)) if recipe is None else recipe_named(recipe)
+    mixture = found.augment if augment == "recipe" else augment
+    network = {**(found.network if own == name else {}), **(model_settings or {})}
+    chosen = {**found.settings, **changes}
     make_settings(**chosen, seed=seed)  # a wrong setting is said before data are read
     parts = sources.load(data, **(data_settings or {}))
     runs: list[Run] = []
     for number in range(seed, seed + seeds):
-        model, described = make_model(name, parts[0], number, {**recipe.network, **(model_settings or {})})
+        model, described = make_model(name, parts[0], number, network)
         record = {"model": described, "data": describe_data(data, parts, data_settings), "augment": plain(mixture)}
         place = None if out is None else Path(out) if number == seed else Path(out) / f"seed-{number}"
         runs.append(
@@ -133,7 +138,8 @@ def make_model(
 
     Args:
         name: one of `cutaway.nets.NAMES`.
-        train: training data, whose classes, channels, mean and standard deviation are used.
+        train: training data, whose classes, channels, mean and standard deviation are used, and whose patches where the
+            network's first layer whitens them.
         seed: of the initial weights.
         settings: arguments of the constructor that go before what the data say; `sizes` for `mlp`.
 
@@ -159,6 +165,9 @@ def make_model(
     described = {"name": name, "sizes": sizes, "settings": plain(given), "parameters": parameters, "normalized": None}
     if len(train.shape) == 3:
         mean, std = (values.tolist() for values in statistics(train))
+        if isinstance(network, nets.FastCifar):
+            some = nets.normalized(nn.Identity(), mean, std)(train.x[:LOOKED_AT])
+            network.whiten(some)
         wanted = SIZES.get(name)
         size = wanted if wanted is not None and tuple(train.shape[1:]) != (wanted, wanted) else None
         network = nets.normalized(network, mean, std, size=size)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cutaway.errors import nearest
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -32,6 +34,17 @@ _DIGITS = {
     "schedule": "one_cycle",
     "patience": 12,
 }
+_FAST = {
+    "epochs": 10,
+    "batch_size": 512,
+    "optimizer": "nesterov",
+    "optimizer_settings": {"momentum": 0.85},
+    "lr": 0.8,
+    "weight_decay": 1.3e-3,
+    "schedule": "linear",
+    "warm_up": 0.2,
+    "label_smoothing": 0.2,
+}
 _GENTLE = {"degrees": 12.0, "scale": (0.88, 1.12), "skew": 0.0, "pixels": 0.7}
 _RECTIFIED = {"activation": "relu", "pooling": "max"}  # the usual modern form; the paper's has tanh and averages
 
@@ -39,7 +52,10 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("lenet5", "digits"): Recipe(_DIGITS, {"affine": _GENTLE}, _RECTIFIED),
     ("lenet5", "mnist"): Recipe({"epochs": 12, "batch_size": 128, "lr": 2e-3}, {"shift": {"pixels": 1}}),
     ("lenet1989", "usps"): Recipe({"epochs": 30, "batch_size": 32, "lr": 2e-3}, {"shift": {"pixels": 1}}),
+    ("fast_cifar", "cifar10"): Recipe(_FAST, {"flip": {}, "shift": {"pixels": 2}}),
 }
+
+NAMED: dict[str, tuple[str, str]] = {"cifar10-fast": ("fast_cifar", "cifar10")}
 
 USUAL = Recipe({"epochs": 20, "batch_size": 64, "patience": 8})
 
@@ -53,3 +69,17 @@ def recipe_for(model: str, data: str) -> Recipe:
     True
     """
     return RECIPES.get((model, data), USUAL)
+
+
+def recipe_named(name: str) -> tuple[str, str, Recipe]:
+    """A recipe by its own name, with the network and the data set it was made for.
+
+    Raises:
+        LookupFailure: the name is unknown; the nearest ones are listed.
+
+    >>> recipe_named("cifar10-fast")[:2]
+    ('fast_cifar', 'cifar10')
+    """
+    if name not in NAMED:
+        raise nearest(name, NAMED, "recipe")
+    return *NAMED[name], RECIPES[NAMED[name]]

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import cutaway
 from cutaway import cli, nets, train
 from cutaway.data import load
+from cutaway.errors import ArgumentError
 from cutaway.report import adversarial, open_model
 
 VERBS = sorted(command.callback.__name__ for command in cli.app.registered_commands)
@@ -67,6 +68,22 @@ def test_unknown_data_lists_the_nearest(tmp_path):
 def test_unknown_setting_lists_the_nearest(tmp_path):
     found = call("train", "lenet5", "-d", "digits", "-o", tmp_path / "run", "--set", "epoch=1")
     refused(found, "'epoch'", "'epochs'")
+
+
+def test_a_recipe_fills_in_what_is_not_given_and_an_unknown_one_lists_the_nearest(tmp_path, monkeypatch):
+    asked = []
+
+    def run(name, **settings):
+        asked.append((name, settings["data"], settings["recipe"], settings.get("lr")))
+        raise ArgumentError("enough")
+
+    monkeypatch.setattr(train, "run", run)
+    call("train", "--recipe", "cifar10-fast", "-o", tmp_path / "a")
+    call("train", "resnet20_cifar", "-d", "cifar100", "--recipe", "cifar10-fast", "--lr", "0.1", "-o", tmp_path / "b")
+    assert asked == [
+        ("fast_cifar", "cifar10", "cifar10-fast", None), ("resnet20_cifar", "cifar100", "cifar10-fast", 0.1),
+    ]  # fmt: skip
+    refused(call("train", "--recipe", "cifar-fast", "-o", tmp_path / "c"), "unknown recipe", "'cifar10-fast'")
 
 
 @pytest.mark.parametrize("missing", ["model", "data", "out"])

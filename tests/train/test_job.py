@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from cutaway import data, nets
 from cutaway.data import statistics
 from cutaway.errors import ArgumentError, DataError, LookupFailure, RunFolderError
+from cutaway.rng import generator
 from cutaway.train import evaluate, load_initial, load_run, make_model, run
 
 
@@ -52,6 +54,28 @@ def test_lenet_resizes_inside_the_model() -> None:
     assert described["normalized"]["size"] == 32 and model(train.x[:2]).shape == (2, 10)
 
 
+def test_recipe_by_name_trains_its_network_and_stores_its_first_layer(tmp_path: Path) -> None:
+    draw = generator(0, "squares")
+    y = torch.arange(120) % 3
+    x = 0.3 * torch.rand(120, 3, 32, 32, generator=draw)
+    x[torch.arange(120), y, 8:24, 8:24] += 0.6  # the class is the colour of a square
+    arrays = {"x": (x * 255).byte().numpy(), "y": y.numpy()}
+    np.savez(tmp_path / "squares.npz", **arrays)
+    small = {"model_settings": {"widths": (8, 8, 8)}, "batch_size": 16, "progress": False}
+    found = run("fast_cifar", f"npz:{tmp_path / 'squares.npz'}", tmp_path / "run", recipe="cifar10-fast", **small)
+    assert found.settings["optimizer"] == "nesterov" and found.settings["label_smoothing"] > 0
+    assert found.record["augment"]["flip"] == {}
+    assert found.test is not None and found.test["accuracy"] > 0.9
+    loaded, start = load_run(tmp_path / "run").model, load_initial(tmp_path / "run")
+    first = loaded.state_dict()["model.whitening.weight"]
+    assert torch.equal(first, start.state_dict()["model.whitening.weight"])
+    train = data.load(f"npz:{tmp_path / 'squares.npz'}")[0]
+    mean, std = (values[:, None, None] for values in statistics(train))
+    response = torch.conv2d((train.x - mean) / std, first[:12]).transpose(0, 1).flatten(1)
+    shares = torch.cov(response).diagonal()
+    assert ((shares > 0.5) & (shares < 1.001)).all()  # variance 1, but for the epsilon in weak directions
+
+
 def test_wrong_names_and_folders_are_said_before_training(folder: Path) -> None:
     with pytest.raises(LookupFailure, match="'lenet5'"):
         run("lenet", "digits")
@@ -59,6 +83,8 @@ def test_wrong_names_and_folders_are_said_before_training(folder: Path) -> None:
         run("lenet5", "digit")
     with pytest.raises(LookupFailure, match="'epochs'"):
         run("lenet5", "digits", epoch=3)
+    with pytest.raises(LookupFailure, match="'cifar10-fast'"):
+        run("lenet5", "digits", recipe="cifar-fast")
     with pytest.raises(ArgumentError, match="seeds=0"):
         run("lenet5", "digits", seeds=0)
     with pytest.raises(RunFolderError, match="holds a run already"):
