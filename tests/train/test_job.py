@@ -59,8 +59,7 @@ def test_recipe_by_name_trains_its_network_and_stores_its_first_layer(tmp_path: 
     y = torch.arange(120) % 3
     x = 0.3 * torch.rand(120, 3, 32, 32, generator=draw)
     x[torch.arange(120), y, 8:24, 8:24] += 0.6  # the class is the colour of a square
-    arrays = {"x": (x * 255).byte().numpy(), "y": y.numpy()}
-    np.savez(tmp_path / "squares.npz", **arrays)
+    np.savez(tmp_path / "squares.npz", x=(x * 255).byte().numpy(), y=y.numpy())
     small = {"model_settings": {"widths": (8, 8, 8)}, "batch_size": 16, "progress": False}
     found = run("fast_cifar", f"npz:{tmp_path / 'squares.npz'}", tmp_path / "run", recipe="cifar10-fast", **small)
     assert found.settings["optimizer"] == "nesterov" and found.settings["label_smoothing"] > 0
