@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.attack.losses import Goal, Loss
-from cutaway.attack.norms import lengths_l2, spread
-from cutaway.attack.oracle import Model
+from cutaway.attack.norms import chosen, lengths_l2, spread
+from cutaway.attack.oracle import Answer, Model
 from cutaway.attack.problem import Problem, pose
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper
@@ -84,7 +84,7 @@ def run(problem: Problem, plan: Plan, tick: Tick, start: Tensor | None = None) -
         if not len(state.rows):
             break
         state.x, state.old = _move(part, state, 1.0 if step == 0 else MOMENTUM), state.x
-        part, aim, answer = _look(part, aim, state, keeper, plan, tick)
+        part, aim, answer = _look(part, aim, state, keeper, plan, tick, step + 1 == plan.steps)
         if answer is None:
             break
         better = answer > state.best_loss
@@ -92,7 +92,7 @@ def run(problem: Problem, plan: Plan, tick: Tick, start: Tensor | None = None) -
         state.last = answer
         state.best_loss = torch.where(better, answer, state.best_loss)
         for name, value in (("best", state.x), ("best_gradient", state.gradient)):
-            setattr(state, name, torch.where(spread(better, value).bool(), value, getattr(state, name)))
+            setattr(state, name, chosen(better, value, getattr(state, name)))
         window += 1
         if step + 1 in checks:
             (_check_l1 if part.norm == "l1" else _check)(part, state, window)
@@ -136,10 +136,14 @@ def _sphere(part: Problem, restart: int) -> Tensor:
 
 
 def _look(
-    part: Problem, aim: Goal, state: State, keeper: Keeper, plan: Plan, tick: Tick
+    part: Problem, aim: Goal, state: State, keeper: Keeper, plan: Plan, tick: Tick, last: bool = False
 ) -> tuple[Problem, Goal, Tensor | None]:
-    """Ask for loss and gradient at the current points; let the solved examples leave."""
-    answer = part.oracle.ascent(state.x, plan.loss, aim)
+    """Ask for loss and gradient (the last time only for the loss) at the current points; let the solved ones leave."""
+    if last and part.oracle.samples == 1:
+        logits = part.oracle.look(state.x)
+        answer = Answer(logits, plan.loss(logits, aim)[0], state.gradient)
+    else:
+        answer = part.oracle.ascent(state.x, plan.loss, aim)
     reached = part.goal.reached(answer.logits)
     keeper.offer(state.rows, state.x, reached, answer.value)
     keeper.note(state.rows, answer.value)
@@ -164,7 +168,8 @@ def _move(part: Problem, state: State, share: float) -> Tensor:
     if part.norm == "l1":
         return _within(part, state.x + _sparse_step(state))
     step = _within(part, part.geometry.step(state.x, state.gradient, state.size))
-    return _within(part, state.x + share * (step - state.x) + (1 - share) * (state.x - state.old))
+    moved = (step - state.x).mul_(share).add_(state.x)
+    return _within(part, moved if share == 1 else moved.add_((state.x - state.old).mul_(1 - share)))
 
 
 def _sparse_step(state: State) -> Tensor:
@@ -203,9 +208,8 @@ def lengths_entries(change: Tensor) -> Tensor:
 
 
 def _return(state: State, back: Tensor) -> None:
-    chosen = spread(back, state.x).bool()
-    state.x = torch.where(chosen, state.best, state.x)
-    state.gradient = torch.where(chosen, state.best_gradient, state.gradient)
+    state.x = chosen(back, state.best, state.x)
+    state.gradient = chosen(back, state.best_gradient, state.gradient)
 
 
 def search(problem: Problem, loss: str, steps: int, restarts: int, tick: Tick) -> Keeper:

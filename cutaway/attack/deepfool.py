@@ -38,7 +38,7 @@ def search(problem: Problem, steps: int, overshoot: float, candidates: int, tick
         unit = NORMS[part.norm].step(torch.zeros_like(normal), normal, torch.ones_like(size))
         total = total + unit * spread(size + 1e-7, unit)
         moved = (part.x + (1 + overshoot) * total).clamp(0, 1)
-        logits = part.oracle.logits(moved)
+        logits = part.oracle.look(moved)
         reached = firm(part.goal, logits)
         keeper.offer(rows, moved, reached, -part.geometry.lengths(moved - part.x))
         keeper.note(rows, part.geometry.lengths(moved - part.x))

@@ -41,7 +41,7 @@ def _descend(part: Problem, rows: Tensor, keeper: Keeper, weight: Tensor, how: d
         fresh = shrink(part.x, ahead - rate * slope, beta)
         push = step / (step + 3) if how["accelerate"] else 0.0
         ahead, point = (fresh + push * (fresh - point)).clamp(0, 1), fresh
-        logits = part.oracle.logits(point)
+        logits = part.oracle.look(point)
         left = loss(logits, part.goal)[0]
         ok = through(part.goal, logits, left)
         l1, squares = lengths_l1(point - part.x), lengths_l2(point - part.x).square()

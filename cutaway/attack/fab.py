@@ -87,7 +87,7 @@ def search(problem: Problem, rivals: Tensor, steps: int, tick: Tick, bounded: bo
         if not len(rows):
             break
         point = _step(part, point, _pivots(part.goal, logits), rivals)
-        logits = part.oracle.logits(point)
+        logits = part.oracle.look(point)
         distance = part.geometry.lengths(point - part.x)
         won = firm(part.goal, logits)
         keeper.offer(rows, point, won, -distance)

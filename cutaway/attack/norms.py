@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cutaway.attack.draws import Draws
@@ -20,6 +20,13 @@ Radii = Float[Tensor, "n"]
 def spread(values: Radii, like: Tensor) -> Tensor:
     """Shape (N,) numbers so that they multiply images: (N, 1, 1, 1)."""
     return values.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+
+
+def chosen(which: Bool[Tensor, "n"], some: Tensor, others: Tensor) -> Tensor:
+    """The examples of `some` where it says so, elsewhere those of `others`; copied only where they are mixed."""
+    if which.all():
+        return some
+    return torch.where(which.view(-1, *[1] * (some.dim() - 1)), some, others) if which.any() else others
 
 
 def _room(x: Tensor, sign: Tensor) -> Tensor:
@@ -72,11 +79,11 @@ def _project_l1(x: Images, point: Images, radii: Radii) -> Images:
 
 def _project_linf(x: Images, point: Images, radii: Radii) -> Images:
     r = spread(radii, x)
-    return torch.maximum(torch.minimum(point, x + r), x - r).clamp(0, 1)
+    return torch.clamp(point, (x - r).clamp_(min=0), (x + r).clamp_(max=1))
 
 
 def _ascend_linf(x: Images, gradient: Images, radii: Radii) -> Images:
-    return (x + spread(radii, x) * gradient.sign()).clamp(0, 1)
+    return gradient.sign().mul_(spread(radii, x)).add_(x).clamp_(0, 1)
 
 
 def _ascend_l1(x: Images, gradient: Images, radii: Radii) -> Images:
@@ -90,7 +97,7 @@ def _ascend_l1(x: Images, gradient: Images, radii: Radii) -> Images:
 
 
 def _step_linf(x: Images, gradient: Images, size: Radii) -> Images:
-    return x + spread(size, x) * gradient.sign()
+    return gradient.sign().mul_(spread(size, x)).add_(x)
 
 
 def _step_l2(x: Images, gradient: Images, size: Radii) -> Images:
@@ -155,17 +162,17 @@ def _inside_l1(x: Images, radii: Radii, draws: Draws, *name: object) -> Images:
 
 def lengths_linf(change: Tensor) -> Radii:
     """The largest change of a pixel."""
-    return change.flatten(1).double().abs().amax(1)
+    return torch.linalg.vector_norm(change.flatten(1), float("inf"), 1).double()
 
 
 def lengths_l2(change: Tensor) -> Radii:
     """Root of the sum of squares."""
-    return change.flatten(1).double().norm(dim=1)
+    return torch.linalg.vector_norm(change.flatten(1), 2, 1, dtype=torch.float64)
 
 
 def lengths_l1(change: Tensor) -> Radii:
     """Sum of the absolute changes."""
-    return change.flatten(1).double().abs().sum(1)
+    return torch.linalg.vector_norm(change.flatten(1), 1, 1, dtype=torch.float64)
 
 
 def lengths_l0(change: Tensor) -> Radii:

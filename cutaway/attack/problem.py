@@ -105,9 +105,9 @@ def pose(
         first, clean = None, oracle.logits(x)
         _check_goal(goal, clean.shape[1])
     else:
-        _check_goal(goal, oracle.logits(x[:1]).shape[1])
+        _check_goal(goal, oracle.classes(x))
         first = oracle.ascent(x, loss, goal)
-        clean = first.logits
+        clean = oracle.sure(x, first.logits)
     return Problem(oracle, x, goal, norm, radii, Draws(seed, torch.arange(len(x), device=x.device)), clean, first)
 
 

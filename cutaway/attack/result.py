@@ -170,8 +170,11 @@ def settle(
     control: bool,
     seed: int,
     eps: float | None,
+    brief: bool = False,
 ) -> Attack:
-    """Verify what an attack found.
+    """Verify what an attack found by a fresh forward pass of it: of the model itself, or of its graph.
+
+    The graph is asked when the search was so brief that the pass would cost as much; see `Oracle.look`.
 
     Raises:
         CutawayError: a result left the box, or its ball by more than 1e-6.
@@ -186,7 +189,8 @@ def settle(
             f"{problem.radii[bad]:.8g}; the result is withheld, please report this with the settings {settings}"
         )
     asked = dict(problem.oracle.asked)
-    logits = problem.oracle.logits(x)  # fresh: of what is stored, not of what the search saw
+    ask = problem.oracle.look if brief else problem.oracle.logits
+    logits = ask(x)  # fresh: of what is stored, not of what the search saw
     before, after = problem.clean.softmax(1).max(1), logits.softmax(1).max(1)
     return Attack(
         x=x,
@@ -206,12 +210,12 @@ def settle(
         settings=settings,
         seed=seed,
         asked=asked,
-        control=_control(problem, distance, seed) if control else None,
+        control=_control(problem, distance, seed, brief) if control else None,
     )
 
 
-def _control(problem: Problem, distance: Tensor, seed: int) -> Attack:
+def _control(problem: Problem, distance: Tensor, seed: int, brief: bool) -> Attack:
     noise = NOISES[problem.norm](problem.x, distance, problem.draws, "control")
     posed = Problem(problem.oracle, problem.x, problem.goal, problem.norm, distance, problem.draws, problem.clean)
     nothing = torch.empty(0, len(noise), device=noise.device)
-    return settle(posed, "random_noise", noise, nothing, {"as": "control"}, False, seed, None)
+    return settle(posed, "random_noise", noise, nothing, {"as": "control"}, False, seed, None, brief)

@@ -25,8 +25,8 @@ def linearized(
     part: Problem, point: Tensor, pivots: Int[Tensor, "n 1"], others: Int[Tensor, "n r"]
 ) -> tuple[Logits, Float[Tensor, "n r"], Float[Tensor, "n r d"]]:
     """Logits, and for each other class the lead of its logit over the pivot's and the gradient of that lead."""
-    logits, gradients = part.oracle.jacobian(point, torch.cat([pivots, others], 1))  # (N, 1 + R, C, H, W)
-    return logits, logits.gather(1, others) - logits.gather(1, pivots), (gradients[:, 1:] - gradients[:, :1]).flatten(2)
+    logits, gradients = part.oracle.leads(point, pivots, others)  # (N, R, C, H, W)
+    return logits, logits.gather(1, others) - logits.gather(1, pivots), gradients.flatten(2)
 
 
 class Keeper:
@@ -58,7 +58,10 @@ class Keeper:
         score = score.detach().to(self.score.dtype)
         was = self.success[rows]
         better = (success & ~was) | ((success == was) & (score > self.score[rows]))
-        self.x[rows[better]] = x[better]
+        if len(rows) == len(self.x) and better.all():
+            self.x.copy_(x)
+        else:
+            self.x[rows[better]] = x[better]
         self.success[rows[better]] = success[better]
         self.score[rows[better]] = score[better]
         return better

@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from cutaway.attack.draws import Draws
 from cutaway.attack.norms import spread
@@ -17,6 +17,7 @@ from cutaway.attack.walk import at_least, named_loss
 from cutaway.errors import ArgumentError
 from cutaway.progress import Tick, bar
 
+WORTH = 20  # forward passes after which a capture has paid
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which the square's area halves
 
 
@@ -145,12 +146,14 @@ def search(problem: Problem, queries: int, first: float, scale: float, loss: str
     begin, propose = MOVES[problem.norm]
     rows = keeper.open()
     part = problem.keep(rows)
+    if queries > WORTH and isinstance(problem.oracle.model, nn.Module):  # any other function is a black box
+        problem.oracle.follow(problem.x)
     for query in range(queries):
         if not len(rows):
             break
         side = _side(query - 1, first, scale, *part.x.shape[2:])
         point = begin(part) if query == 0 else propose(part, keeper.x[rows], side, query - 1)
-        logits = problem.oracle.logits(point)
+        logits = problem.oracle.look(point)
         reached = part.goal.reached(logits)
         keeper.offer(rows, point, reached, value(logits, part.goal)[0])
         keeper.note(rows, keeper.score[rows])

@@ -77,7 +77,7 @@ def walk(problem: Problem, how: Walk, tick: Tick) -> Keeper:
             point = problem.geometry.step(point, direction, size)
             point = problem.geometry.project(part.x, point, part.radii)
         if len(rows):  # the last step's result has not been looked at
-            logits = problem.oracle.logits(point)
+            logits = problem.oracle.look(point)
             keeper.offer(rows, point, part.goal.reached(logits), how.loss(logits, part.goal)[0])
     return keeper
 
