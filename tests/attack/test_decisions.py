@@ -31,7 +31,7 @@ def test_a_label_is_all_that_is_asked(method, net, digits, monkeypatch):
         raise AssertionError("a gradient was asked for")
 
     monkeypatch.setattr(Oracle, "ascent", refuse)
-    monkeypatch.setattr(Oracle, "jacobian", refuse)
+    monkeypatch.setattr(Oracle, "leads", refuse)
     decided = lambda x: torch.eye(10)[net(x).argmax(1)]  # noqa: E731
     x, y = digits[0][:10], digits[1][:10]
     found = method(decided, x, y, progress=False, **FEW[method])
