@@ -35,12 +35,13 @@ _DIGITS = {
     "patience": 12,
 }
 _FAST = {
-    "epochs": 10,
+    "epochs": 9,
     "batch_size": 512,
     "optimizer": "nesterov",
     "optimizer_settings": {"momentum": 0.85},
-    "lr": 0.8,
-    "weight_decay": 1.3e-3,
+    "lr": 1.2,
+    "rates": {f"model.stages.{stage}.norm{number}.bias": 32.0 for stage in range(3) for number in (1, 2)},
+    "weight_decay": 1e-3,
     "schedule": "linear",
     "warm_up": 0.2,
     "label_smoothing": 0.2,
