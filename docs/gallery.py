@@ -1,10 +1,10 @@
 """Make the gallery: docs/gallery.md and its pictures in docs/images, from networks and photographs in a local folder.
 
-    CUTAWAY_DATA=path/to/data make gallery
+    make gallery CUTAWAY_DATA=path/to/data
 
 The folder holds squeezenet1_0.safetensors, mobilenet_v2.safetensors, imagenet_samples/ (photographs, with labels.csv)
-and pictures/ (paintings and two views). Everything takes about half an hour on one core; `--only dream priors`
-makes a chapter and a picture again.
+and pictures/ (paintings and two views). A run that was interrupted goes on where it stopped; `make gallery
+ONLY="dream priors"` makes a chapter and a picture again.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import csv
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -29,6 +30,7 @@ from cutaway import visualize as V
 
 HERE = Path(__file__).resolve().parent
 LIMIT = 60_000  # bytes of a picture
+LIMITS = {"depth-squeezenet": 40_000, "depth-mobilenet": 40_000}  # of those that may be smaller
 WIDTH = 1000  # pixels
 QUALITIES = (
     (90, 1),
@@ -41,7 +43,9 @@ QUALITIES = (
     (46, 0.55),
     (40, 0.5),
     (40, 0.4),
+    (30, 0.35),
 )  # and sizes
+BEGUN = HERE.parent / "build" / "gallery-begun"  # is there while a run is: pictures newer than it are finished
 PHOTOGRAPHS = ("n02110958_pug", "n02391049_zebra", "n01818515_macaw", "n02056570_king_penguin")
 NEEDED = ("squeezenet1_0.safetensors", "mobilenet_v2.safetensors", "imagenet_samples", "pictures")
 LEFT_OUT = ("layer_attribution", "neuron_attribution", "attention_rollout")  # no map of an image's places, no attention
@@ -348,7 +352,7 @@ CHAPTERS: dict[str, Chapter] = {
 
 
 def kept(made: "Figure | Tensor", path: Path) -> int:
-    """Write a picture as a JPEG of at most `LIMIT` bytes; how many it has."""
+    """Write a picture as a JPEG of at most so many bytes; how many it has."""
     if isinstance(made, Tensor):
         pixels = (made.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         image = Image.fromarray(pixels)
@@ -361,7 +365,7 @@ def kept(made: "Figure | Tensor", path: Path) -> int:
         size = (round(image.width * share), round(image.height * share))
         buffer = io.BytesIO()
         image.resize(size, Image.Resampling.LANCZOS).save(buffer, format="JPEG", quality=quality, optimize=True)
-        if buffer.tell() <= LIMIT:
+        if buffer.tell() <= LIMITS.get(path.stem, LIMIT):
             break
     path.write_bytes(buffer.getvalue())
     return buffer.tell()
@@ -387,23 +391,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [name for chapter in CHAPTERS.values() for name in chapter.captions]
     parser.add_argument("--only", nargs="+", choices=[*CHAPTERS, *names], metavar="NAME", help="chapters or pictures")
-    chosen = parser.parse_args().only or list(CHAPTERS)
+    only = parser.parse_args().only
+    chosen = {*(only or CHAPTERS)}
     named = os.environ.get("CUTAWAY_DATA")
     if not named:
         sys.exit(
-            "the gallery needs networks and photographs: set CUTAWAY_DATA to their folder, and see docs/gallery.py"
+            "the gallery needs networks and photographs: make gallery CUTAWAY_DATA=path/to/data (see docs/gallery.py)"
         )
     folder = Path(named).resolve()
     missing = [name for name in NEEDED if not (folder / name).exists()]
     if missing:
         sys.exit(f"the gallery needs {', '.join(missing)} in CUTAWAY_DATA={named}")
-    material, console = Material(folder), Console()
-    (HERE / "images").mkdir(exist_ok=True)
+    material, console, images = Material(folder), Console(), HERE / "images"
+    images.mkdir(exist_ok=True)
+    begun = None if only else resumed(console)
     for title, chapter in CHAPTERS.items():
-        for name, make in chapter.make(material).items() if {title, *chapter.captions} & {*chosen} else ():
-            if {title, name} & {*chosen}:
-                console.print(f"images/{name}.jpg: {kept(make(), HERE / 'images' / f'{name}.jpg')} bytes")
+        for name, make in chapter.make(material).items() if {title, *chapter.captions} & chosen else ():
+            path, start = images / f"{name}.jpg", time.perf_counter()
+            finished = begun is not None and path.exists() and path.stat().st_mtime > begun
+            if {title, name} & chosen and not finished:
+                size = kept(make(), path)
+                console.print(f"images/{name}.jpg: {size} bytes, {time.perf_counter() - start:.0f} s")
     (HERE / "gallery.md").write_text(page(), encoding="utf-8")
+    if not only:
+        BEGUN.unlink()
+
+
+def resumed(console: Console) -> float:
+    """When the run began that goes on now: this one, or one that was interrupted."""
+    if BEGUN.exists():
+        console.print(f"going on with a run that was interrupted (to start anew, delete {BEGUN})")
+    else:
+        BEGUN.parent.mkdir(exist_ok=True)
+        BEGUN.touch()
+    return BEGUN.stat().st_mtime
 
 
 if __name__ == "__main__":
