@@ -1,6 +1,7 @@
 """Programs with the model's parameters looked up once, for a search during which they do not change."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,7 @@ from cutaway.errors import CutawayError
 from cutaway.graph import Graph, Program
 from cutaway.graph.backward import start
 from cutaway.graph.emit import emit, references
-from cutaway.graph.program import forward_program, picked
+from cutaway.graph.program import Built, forward_program, picked
 from cutaway.graph.reuse import Tables, reuse
 
 
@@ -43,33 +44,47 @@ class Held:
             return self.function(*picked(self.known | here, self.names))
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A gradient's program cut where the reverse pass begins: two functions, and the names of what they take."""
+
+    ahead: Callable[..., tuple]
+    back: Callable[..., tuple]
+    leaves: list[str]
+    kept: list[str]  # what the first gives and the second takes; the output comes first
+
+
+def cut(built: Built) -> Cut:
+    """Cut a program; each half overwrites only values of its own."""
+    place = next(place for place, line in enumerate(built.lines) if line.function is start)
+    ahead, back = built.lines[:place], built.lines[place:]
+    made = {name for line in ahead for name in line.targets}
+    read = dict.fromkeys(name for line in back for name in references([line.args, line.kwargs]))
+    kept = list(dict.fromkeys([built.returns[0], *(name for name in read if name in made)]))
+    leaves, adjoint, tables = built.parameters[:-1], built.returns[1:], Tables()  # the last parameter is the seed
+    first = emit("ahead", leaves, reuse(ahead, kept, tables), kept)
+    second = emit("back", [*kept, *built.parameters], reuse(back, adjoint, tables), adjoint)
+    return Cut(first.function, second.function, leaves, kept)
+
+
 class Halves:
-    """A gradient's program cut where the reverse pass begins: one pass forward, then as many back as one likes."""
+    """A gradient's program in two halves: one pass forward, then as many back as one likes."""
 
     def __init__(self, program: Program) -> None:
-        self.graph, built = program.graph, program.built
-        cut = next(place for place, line in enumerate(built.lines) if line.function is start)
-        ahead, back = built.lines[:cut], built.lines[cut:]
-        self.output, made = built.returns[0], {name for line in ahead for name in line.targets}
-        read = dict.fromkeys(name for line in back for name in references([line.args, line.kwargs]))
-        self.kept = list(dict.fromkeys([self.output, *(name for name in read if name in made)]))
-        self.leaves = [name for name in built.parameters if name != "seed_0"]
-        tables = Tables()
-        self.ahead = emit("ahead", self.leaves, reuse(ahead, self.kept, tables), self.kept).function
-        self.names = [*self.kept, *built.parameters]
-        self.back = emit("back", self.names, reuse(back, built.returns[1:], tables), built.returns[1:]).function
+        self.graph = program.graph
+        self.cut: Cut = self.graph.remembered("the gradient's halves", lambda: cut(program.built))
         self.known: dict[str, Any] = {}
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """The output (N, K) at images (N, C, H, W), and the function from its adjoint to theirs."""
+        if not self.known:
+            self.known = self.graph.leaf_values((x,), {}, self.cut.leaves)
+        leaves = picked(self.known | {self.graph.inputs[0].identifier: x}, self.cut.leaves)
         with torch.no_grad():
-            if not self.known:
-                self.known = self.graph.leaf_values((x,), {}, self.leaves)
-            leaves = self.known | {self.graph.inputs[0].identifier: x}
-            values = dict(zip(self.kept, self.ahead(*picked(leaves, self.leaves)), strict=True))
+            kept = self.cut.ahead(*leaves)
 
         def pull(seed: Tensor) -> Tensor:
             with torch.no_grad():
-                return self.back(*picked(leaves | values | {"seed_0": seed}, self.names))[0]
+                return self.cut.back(*kept, *leaves, seed)[0]
 
-        return values[self.output], pull
+        return kept[0], pull
