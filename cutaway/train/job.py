@@ -22,6 +22,7 @@ from cutaway.train.settings import make_settings, plain
 
 SIZES = {"lenet5": 32, "lenet1989": 16, "alexnet": 224, "googlenet": 224}  # sides that networks cannot do without
 HIDDEN = 128  # units of an mlp whose sizes were not given
+BY_NAME = ("rates", "freeze")  # settings that name a network's parameters
 LOOKED_AT = 5000  # training images that a network whose first layer whitens looks at
 
 
@@ -63,7 +64,7 @@ def run(
         augment: "recipe", None, a name of `cutaway.data.AUGMENTATIONS`, several by name with their settings, or a
             function `(x, generator) -> x`.
         recipe: a name of `NAMED`, such as "cifar10-fast", to train by instead of what suits network and data;
-            the arguments it has for its own network are left out for another.
+            what it says about its own network alone is left out for another.
         changes: any field of `Settings`, laid over the recipe.
 
     Returns:
@@ -85,7 +86,8 @@ def run(
     own, _, found = (name, data, recipe_for(name, data)) if recipe is None else recipe_named(recipe)
     mixture = found.augment if augment == "recipe" else augment
     network = {**(found.network if own == name else {}), **(model_settings or {})}
-    chosen = {**found.settings, **changes}
+    usual = {key: value for key, value in found.settings.items() if own == name or key not in BY_NAME}
+    chosen = {**usual, **changes}
     make_settings(**chosen, seed=seed)  # a wrong setting is said before data are read
     parts = sources.load(data, **(data_settings or {}))
     runs: list[Run] = []

@@ -75,6 +75,11 @@ def test_recipe_by_name_trains_its_network_and_stores_its_first_layer(tmp_path: 
     assert ((shares > 0.5) & (shares < 1.001)).all()  # variance 1, but for the epsilon in weak directions
 
 
+def test_recipe_for_another_network_leaves_out_what_names_parameters() -> None:
+    found = run("mlp", "digits", recipe="cifar10-fast", augment=None, epochs=0, progress=False)
+    assert found.settings["rates"] == {} and found.settings["batch_size"] == 512
+
+
 def test_wrong_names_and_folders_are_said_before_training(folder: Path) -> None:
     with pytest.raises(LookupFailure, match="'lenet5'"):
         run("lenet", "digits")
