@@ -158,7 +158,7 @@ def _look(
 
 def _within(part: Problem, point: Tensor) -> Tensor:
     if part.norm != "l2":
-        return part.geometry.project(part.x, point, part.radii)
+        return part.project(point)
     change = point - part.x
     shrink = (part.radii / lengths_l2(change).clamp(min=1e-12)).clamp(max=1)
     return (part.x + change * spread(shrink, change)).clamp(0, 1)  # the source's projection: ball first, box second

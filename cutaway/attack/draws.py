@@ -15,13 +15,13 @@ LOW = {shift: (1 << (64 - shift)) - 1 for shift in (11, 27, 30, 31)}
 
 
 def _shift(bits: Tensor, by: int) -> Tensor:
-    return (bits >> by) & LOW[by]  # logical, where torch's shift keeps the sign
+    return (bits >> by).bitwise_and_(LOW[by])  # logical, where torch's shift keeps the sign
 
 
 def _mix(bits: Tensor) -> Tensor:
-    bits = (bits ^ _shift(bits, 30)) * FIRST
-    bits = (bits ^ _shift(bits, 27)) * SECOND
-    return bits ^ _shift(bits, 31)
+    for by, factor in ((30, FIRST), (27, SECOND)):
+        bits = _shift(bits, by).bitwise_xor_(bits).mul_(factor)
+    return _shift(bits, 31).bitwise_xor_(bits)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Draws:
         keys = _mix((self.index + 1) * GOLDEN + base)  # (N,)
         counter = torch.arange(prod(shape), device=self.index.device) * GOLDEN  # (D,)
         bits = _mix(keys[:, None] + counter)  # (N, D)
-        return (_shift(bits, 11).double() * 2.0**-53).view(-1, *shape)
+        return _shift(bits, 11).double().mul_(2.0**-53).view(-1, *shape)
 
     def normal(self, shape: tuple[int, ...], *name: object) -> Float[Tensor, "n ..."]:
         """Standard normal numbers, float64, of shape (N, *shape)."""

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from cutaway.attack.draws import Draws
 from cutaway.attack.losses import Goal, Logits, Loss
-from cutaway.attack.norms import LENGTHS, NORMS, Norm
+from cutaway.attack.norms import LENGTHS, NORMS, Norm, spread
 from cutaway.attack.oracle import Answer, Model, Oracle
 from cutaway.errors import ArgumentError, CutawayError, nearest
 
@@ -43,6 +44,18 @@ class Problem:
     def geometry(self) -> Norm:
         """The row of the table of norms."""
         return NORMS[self.norm]
+
+    @cached_property
+    def bounds(self) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]]:
+        """The least and the largest value of each pixel in the L∞ ball and the box."""
+        r = spread(self.radii, self.x)
+        return (self.x - r).clamp_(min=0), (self.x + r).clamp_(max=1)
+
+    def project(self, point: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The nearest point of ball and box."""
+        if self.norm == "linf":
+            return torch.clamp(point, *self.bounds)
+        return self.geometry.project(self.x, point, self.radii)
 
     def lengths(self, change: Float[Tensor, "n c h w"]) -> Float[Tensor, "n"]:
         """Sizes of changes in the problem's norm, which need not have a ball."""

@@ -20,6 +20,7 @@ from cutaway.errors import ArgumentError, CutawayError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+BRIEF = 30  # passes for each image, up to which a search is brief
 TOLERANCE = 1e-6  # by how much rounding may carry a result beyond its bound
 PICTURES = (".png", ".svg", ".pdf", ".jpg")
 
@@ -170,11 +171,10 @@ def settle(
     control: bool,
     seed: int,
     eps: float | None,
-    brief: bool = False,
 ) -> Attack:
-    """Verify what an attack found by a fresh forward pass of it: of the model itself, or of its graph.
+    """Verify what an attack found by a fresh forward pass.
 
-    The graph is asked when the search was so brief that the pass would cost as much; see `Oracle.look`.
+    The model itself is asked, or, where that would be much of a brief attack's cost, its graph (see `Oracle.look`).
 
     Raises:
         CutawayError: a result left the box, or its ball by more than 1e-6.
@@ -189,7 +189,7 @@ def settle(
             f"{problem.radii[bad]:.8g}; the result is withheld, please report this with the settings {settings}"
         )
     asked = dict(problem.oracle.asked)
-    ask = problem.oracle.look if brief else problem.oracle.logits
+    ask = problem.oracle.look if sum(asked.values()) <= BRIEF * len(x) else problem.oracle.logits
     logits = ask(x)  # fresh: of what is stored, not of what the search saw
     before, after = problem.clean.softmax(1).max(1), logits.softmax(1).max(1)
     return Attack(
@@ -210,12 +210,12 @@ def settle(
         settings=settings,
         seed=seed,
         asked=asked,
-        control=_control(problem, distance, seed, brief) if control else None,
+        control=_control(problem, distance, seed) if control else None,
     )
 
 
-def _control(problem: Problem, distance: Tensor, seed: int, brief: bool) -> Attack:
+def _control(problem: Problem, distance: Tensor, seed: int) -> Attack:
     noise = NOISES[problem.norm](problem.x, distance, problem.draws, "control")
     posed = Problem(problem.oracle, problem.x, problem.goal, problem.norm, distance, problem.draws, problem.clean)
     nothing = torch.empty(0, len(noise), device=noise.device)
-    return settle(posed, "random_noise", noise, nothing, {"as": "control"}, False, seed, None, brief)
+    return settle(posed, "random_noise", noise, nothing, {"as": "control"}, False, seed, None)

@@ -125,4 +125,4 @@ def fgsm(
     first = problem.start()
     found = problem.geometry.ascend(problem.x, first.gradient, problem.radii)
     settings = {"loss": loss, "samples": samples}
-    return settle(problem, "fgsm", found, first.value[None], settings, control, seed, eps, brief=True)
+    return settle(problem, "fgsm", found, first.value[None], settings, control, seed, eps)

@@ -75,7 +75,7 @@ def walk(problem: Problem, how: Walk, tick: Tick) -> Keeper:
             direction = _accumulate(direction, gradient, how.decay)
             size = torch.full_like(part.radii, how.step_size)
             point = problem.geometry.step(point, direction, size)
-            point = problem.geometry.project(part.x, point, part.radii)
+            point = part.project(point)
         if len(rows):  # the last step's result has not been looked at
             logits = problem.oracle.look(point)
             keeper.offer(rows, point, part.goal.reached(logits), how.loss(logits, part.goal)[0])
