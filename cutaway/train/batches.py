@@ -13,6 +13,8 @@ from cutaway.rng import derive, generator
 Batch = tuple[Tensor, Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
+_FETCHED = 1 << 20  # numbers of inputs that are fetched at once
+
 
 @dataclass(frozen=True)
 class Arrays:
@@ -52,8 +54,11 @@ class Arrays:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a cursor on."""
-        for rows in self.order(epoch).to(self.x.device).split(self.batch_size)[start : self.steps]:
-            yield self.x[rows], self.y[rows]
+        size = self.batch_size
+        together = max(1, min(_FETCHED // max(self.x[:1].numel() * size, 1), 64))  # batches fetched at once
+        order = self.order(epoch)[start * size : self.steps * size].to(self.x.device)
+        for rows in order.split(together * size) if len(order) else ():
+            yield from zip(self.x[rows].split(size), self.y[rows].split(size), strict=True)
 
 
 @dataclass(frozen=True)

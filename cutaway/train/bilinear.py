@@ -5,6 +5,7 @@ autograd functions with a rule of their own for `torch.vmap`, because torch's ru
 them, which costs several times as much where the networks are tiny.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -51,12 +52,12 @@ def sides(shape: tuple[int, ...], window: Window) -> Pair:
 
 def windows(x: Tensor, window: Window) -> Tensor:
     """Copy the windows of images `(…, N, C, H, W)` into the columns of a matrix `(…, C·K·K, N·P·Q)`."""
-    (k, m), _, _ = window
+    (k, m), (down, right), (spread, wide) = window
     *lead, n, c, h, w = x.shape
-    flat = x.reshape(-1, c * h * w).index_select(1, places((c, h, w), window).to(x.device))
-    if n == 1:
-        return flat.view(*lead, c * k * m, -1)
-    return flat.view(*lead, n, c * k * m, -1).transpose(-3, -2).flatten(-2)
+    r, (p, q) = math.prod(lead), sides((h, w), window)
+    shape = (r, c, k, m, n, p, q)
+    strides = (n * c * h * w, h * w, spread * w, wide, c * h * w, down * w, right)
+    return x.contiguous().as_strided(shape, strides).reshape(*lead, c * k * m, n * p * q)
 
 
 def rows_of(maps: Tensor) -> Tensor:

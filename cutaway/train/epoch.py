@@ -10,17 +10,18 @@ from torch import Tensor
 
 from cutaway.errors import NonFiniteError
 from cutaway.rng import derive, generator
-from cutaway.train import foreach
+from cutaway.train import foreach, processes
 from cutaway.train.adversary import Moment
 from cutaway.train.collapse import collapsed
 from cutaway.train.guard import all_finite, describe_nonfinite
 from cutaway.train.measure import evaluate
 from cutaway.train.metrics import HIGHER_IS_BETTER, metric_functions
 from cutaway.train.record import append_history
-from cutaway.train.session import Epoch, Job, keep, note, progress, spent
+from cutaway.train.session import LOOK_EVERY, Epoch, Job, keep, note, progress, spent
 from cutaway.train.state import State, copied, update_average
 
 CHECK_EVERY = 64  # steps between looks at whether everything is finite
+_FAINTEST = 2.0**-24  # float16's smallest number: a loss scale below it leaves nothing
 
 
 def train_epoch(job: Job) -> bool:
@@ -32,11 +33,18 @@ def train_epoch(job: Job) -> bool:
         if state.total % CHECK_EVERY == 0:
             check(job)
             job.note = note(job, float(state.meter.losses()[-CHECK_EVERY:].mean()))
-        if job.wish.stop:
+        if _wished(job):
             return False
         keep(job)
         job.tick(job.note, state.total)
     return True
+
+
+def _wished(job: Job) -> bool:
+    """Whether the user wishes to stop; several processes stop after the same step."""
+    if processes.size() == 1:
+        return job.wish.stop
+    return job.state.total % LOOK_EVERY == 0 and processes.anywhere(job.wish.stop)
 
 
 def take_step(job: Job, x: Tensor, y: Tensor) -> None:
@@ -62,23 +70,50 @@ def _update(job: Job, x: Tensor, y: Tensor) -> None:
         value, outputs, gradients = job.step(inputs, y)
         if job.adversary is not None and moment is not None and len(gradients) > len(job.weights):
             job.adversary.answer(moment, gradients.pop())
-        _assign(job, gradients)
-        state.optimizer.step()
-        torch.autograd.graph.increment_version(job.weights)  # fused optimisers do not, and the engine goes by it
+        _move(job, gradients)
+        if job.whole is None:
+            torch.autograd.graph.increment_version(job.weights)  # fused optimisers do not, and the engine goes by it
     if state.ema is not None:
         update_average(state.ema, zip(job.names, job.weights, strict=True), settings.ema or 0.0)
     state.meter.add(value, outputs, y)
 
 
+def _move(job: Job, gradients: list[Tensor]) -> None:
+    """Move the weights by a batch's gradients."""
+    state = job.state
+    if job.moves is not None and job.moves.ready():
+        job.moves(_treated(job, gradients))
+        return
+    _assign(job, gradients)
+    if state.scaler is None:
+        state.optimizer.step()
+    else:
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+
+
 def _assign(job: Job, gradients: list[Tensor]) -> None:
     """Give the optimiser its gradients, with the L1 term and clipped."""
-    if job.settings.l1:
-        foreach.add_(gradients, foreach.sign([w.detach() for w in job.weights]), alpha=job.settings.l1)
-    if job.settings.clip is not None:
-        total = torch.linalg.vector_norm(torch.stack(foreach.norm(gradients)))
-        foreach.mul_(gradients, (job.settings.clip / total.clamp_min(1e-12)).clamp_max(1.0))
+    if job.state.scaler is None:
+        gradients = _treated(job, gradients)
     for weight, gradient in zip(job.weights, gradients, strict=True):
         weight.grad = as_laid_out(gradient, weight)
+    if job.state.scaler is not None:
+        job.state.scaler.unscale_(job.state.optimizer)
+        _treated(job, [weight.grad for weight in job.weights if weight.grad is not None])
+
+
+def _treated(job: Job, gradients: list[Tensor]) -> list[Tensor]:
+    """The gradients with the L1 term and clipped, in place, in their weights' memory layout."""
+    own = processes.local(gradients) if job.whole is not None else gradients
+    if job.settings.l1:
+        foreach.add_(own, foreach.sign(processes.local(w.detach() for w in job.weights)), alpha=job.settings.l1)
+    if job.settings.clip is not None:
+        total = torch.linalg.vector_norm(torch.stack(foreach.norm(own)))
+        if job.whole is not None:
+            total = processes.summed(total.square()).sqrt()
+        foreach.mul_(own, (job.settings.clip / total.clamp_min(1e-12)).clamp_max(1.0))
+    return [as_laid_out(gradient, weight) for gradient, weight in zip(gradients, job.weights, strict=True)]
 
 
 def as_laid_out(gradient: Tensor, weight: Tensor) -> Tensor:
@@ -150,6 +185,8 @@ def end_epoch(job: Job) -> None:
     for callback in job.callbacks:
         if callback(Epoch(state.epoch, dict(row), job.model, job.folder)) is True:
             state.stopped = True
+    if settings.nonfinite == "stop":
+        remember(job)  # the next steps are another epoch's
     if job.folder is not None:
         append_history(job.folder, row)
     keep(job)
@@ -201,11 +238,26 @@ def check(job: Job) -> None:
         return
     state = job.state
     state.meter.flush()
-    if all_finite([state.meter.losses(), *job.weights]):
-        tree = state.tree()
-        job.snapshot = {**copied({k: v for k, v in tree.items() if k != "best"}), "best": tree["best"]}
+    losses = [] if state.scaler is not None else [state.meter.losses()]  # the scaler leaves such steps out
+    if all_finite([*losses, *job.weights]) and not faint(state.scaler):
+        remember(job)
     else:
         _trace_back(job)
+
+
+def remember(job: Job) -> None:
+    """Keep a copy of the state, to go back to when something is found that is not finite."""
+    tree = job.state.tree()
+    job.snapshot = {**copied({k: v for k, v in tree.items() if k != "best"}), "best": tree["best"]}
+
+
+def faint(scaler: torch.amp.GradScaler | None) -> bool:
+    """Whether steps in float16 overflow so often that the loss scale has fallen to nothing.
+
+    >>> faint(torch.amp.GradScaler("cpu", init_scale=1.0)), faint(torch.amp.GradScaler("cpu", init_scale=1e-9))
+    (False, True)
+    """
+    return scaler is not None and scaler.get_scale() < _FAINTEST
 
 
 def _trace_back(job: Job) -> None:
@@ -217,16 +269,19 @@ def _trace_back(job: Job) -> None:
     job.model.train()
     for x, y in job.source.epoch(state.epoch, state.step):
         before = {**copied({k: v for k, v in state.tree().items() if k != "best"}), "best": state.best}
-        what = _describe(job, x, y)
+        what = _describe(job, x, y) if state.scaler is None else None  # which leaves out steps that overflow
         state.load(copied(before))
         if what is None:
             take_step(job, x, y)
-            if all_finite(job.weights):
+            if faint(state.scaler):
+                what = f"{_describe(job, x, y)}, and steps in float16 have overflowed until the loss scale was nothing"
+            elif all_finite(job.weights):
                 if state.total >= wrong_at:
                     break
                 continue
-            bad = [n for n, w in zip(job.names, job.weights, strict=True) if not all_finite([w])]
-            what = f"loss and gradients are finite but the update of {', '.join(bad[:5])} is not"
+            else:
+                bad = [n for n, w in zip(job.names, job.weights, strict=True) if not all_finite([w])]
+                what = f"loss and gradients are finite but the update of {', '.join(bad[:5])} is not"
             state.load(copied(before))
         _stop(job, what)
     _stop(job, "it did not appear again when the steps were repeated, so the data or the model are not deterministic")
@@ -236,6 +291,9 @@ def _describe(job: Job, x: Tensor, y: Tensor) -> str | None:
     """Where the first value that is not finite appears in a step."""
     inputs, _ = attacked(job, augmented(job, x), y)
     model, names = job.model, job.names
+    if job.whole is not None:
+        model = job.whole.to(x.device)
+        model.load_state_dict(processes.whole(job.model.state_dict()))
     if job.adversary is not None:
         model = job.adversary.network(model)
         names = [*names, "the inputs"][: len(names) + job.adversary.slope]

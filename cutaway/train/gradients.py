@@ -15,6 +15,9 @@ from cutaway.train.metrics import per_example
 from cutaway.train.state import random_state, set_random_state
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, list[Tensor]]]
+Scaled = Callable[[Tensor], Tensor]
+
+_NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def mean_loss(loss: Loss, outputs: Any, targets: Tensor) -> Tensor:
@@ -27,6 +30,16 @@ def mean_loss(loss: Loss, outputs: Any, targets: Tensor) -> Tensor:
     return values if values.dim() == 0 else per_example(values, values.shape[0]).mean()
 
 
+def forward_under(precision: str, device: torch.device) -> torch.autocast:
+    """The context of a forward pass: autocast for "bfloat16" and "float16", the model's own precision otherwise.
+
+    >>> with forward_under("float16", torch.device("cpu")): torch.ones(1, 1).mm(torch.ones(1, 1)).dtype
+    torch.float16
+    """
+    dtype = _NARROW.get(precision)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
 def autograd_step(
     model: Callable[[Tensor], Any],
     loss: Loss,
@@ -34,6 +47,7 @@ def autograd_step(
     precision: str = "float32",
     objective: "Objective | None" = None,
     slope: bool = False,
+    scaled: Scaled | None = None,
 ) -> Step:
     """Make the step with `torch.autograd.grad`.
 
@@ -41,9 +55,11 @@ def autograd_step(
         model: from inputs to outputs.
         loss: from outputs and targets to one value per example.
         parameters: what to differentiate by, by name.
-        precision: "float32" leaves the model's own; "bfloat16" computes the forward pass under autocast.
+        precision: "float32" leaves the model's own; "bfloat16" and "float16" compute the forward pass under autocast.
         objective: makes of model and loss the function `(x, y) -> (loss, outputs)`; `WithLoss` when None.
         slope: give the gradient of the inputs as well, as the last one.
+        scaled: makes the loss larger before it is differentiated, so that small gradients do not vanish in float16;
+            the gradients are then larger by the same factor.
 
     Returns:
         A function `(x, y) -> (loss, outputs, gradients)`; the gradients are in the order of `parameters`.
@@ -62,9 +78,9 @@ def autograd_step(
         if slope:
             x = x.detach().requires_grad_(True)
             leaves = [*weights, x]
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with forward_under(precision, x.device):
             value, outputs = whole.forward(x, y)
-        found = torch.autograd.grad(value, leaves, allow_unused=True)
+        found = torch.autograd.grad(value if scaled is None else scaled(value), leaves, allow_unused=True)
         gradients = [torch.zeros_like(w) if g is None else g for w, g in zip(leaves, found, strict=True)]
         return value.detach(), outputs.detach(), gradients
 
@@ -213,6 +229,7 @@ def make_step(
     rules: Mapping[Any, Any] | None = None,
     objective: Objective = WithLoss,
     slope: bool = False,
+    scaled: Scaled | None = None,
 ) -> Step:
     """Make the gradient step: the project's own engine, or autograd for a network that cannot be captured.
 
@@ -220,9 +237,10 @@ def make_step(
         model: from inputs to outputs.
         loss: from outputs and targets to one value per example.
         parameters: what to differentiate by, by name.
-        precision: "bfloat16" computes under autocast, which is autograd's.
+        precision: "bfloat16" and "float16" compute under autocast, which is autograd's.
         rules: a rule set other than backpropagation; needs the engine.
         objective, slope: see `engine_step`.
+        scaled: see `autograd_step`; needs another precision than "float32".
 
     Returns:
         A function `(x, y) -> (loss, outputs, gradients)`.
@@ -236,7 +254,7 @@ def make_step(
     >>> len(step(torch.ones(3, 2), torch.zeros(3))[2])
     2
     """
-    plain = autograd_step(model, loss, parameters, precision, objective, slope)
+    plain = autograd_step(model, loss, parameters, precision, objective, slope, scaled)
     if precision != "float32":
         if rules is not None:
             raise ArgumentError(f"rules= need precision='float32', not {precision!r}")

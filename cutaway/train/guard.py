@@ -6,23 +6,24 @@ from torch import Tensor, nn
 from cutaway import graph as engine
 from cutaway.errors import CutawayError
 from cutaway.graph.trace import first_nonfinite
-from cutaway.train import foreach
+from cutaway.train import foreach, processes
 from cutaway.train.gradients import Step
 from cutaway.train.losses import Loss
 from cutaway.train.measure import evaluating
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
-    """Whether every number in every tensor is finite; waits for the device once.
+    """Whether every number in every tensor is finite, in all processes' shards; waits for the device once.
 
     >>> all_finite([torch.ones(2), torch.tensor([1.0, float("nan")])])
     False
     """
-    floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
-    if not floating:
-        return True
+    own = processes.local(tensor.detach() for tensor in tensors)
+    floating = [tensor for tensor in own if tensor.is_floating_point() and tensor.numel()]
     # The largest absolute value is infinite or NaN exactly if some number is; a Euclidean norm could overflow.
-    return bool(torch.stack([n.double() for n in foreach.norm(floating, float("inf"))]).isfinite().all())
+    norms = [norm.double() for norm in foreach.norm(floating, float("inf"))] if floating else []
+    fine = not norms or bool(torch.stack(norms).isfinite().all())
+    return fine if not any(map(processes.in_shards, tensors)) else not processes.anywhere(not fine)
 
 
 def describe_nonfinite(model: nn.Module, loss: Loss, step: Step, x: Tensor, y: Tensor, names: list[str]) -> str | None:

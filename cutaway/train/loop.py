@@ -15,17 +15,14 @@ from cutaway.rng import derive
 from cutaway.train import processes
 from cutaway.train.adversaries import make_adversary
 from cutaway.train.adversary import Adversary
-from cutaway.train.batches import Augment, Source, make_source
+from cutaway.train.batches import Augment, make_source
 from cutaway.train.checkpoint import load_checkpoint
-from cutaway.train.collapse import check_adversary
 from cutaway.train.epoch import check, end_epoch, named, train_epoch
-from cutaway.train.gradients import Step, in_pieces, make_step
 from cutaway.train.interrupt import interruptible
-from cutaway.train.losses import Loss, loss_function
 from cutaway.train.measure import evaluate, placement
 from cutaway.train.metrics import metric_functions
 from cutaway.train.opening import check_arrays, check_fit, describe, open_job
-from cutaway.train.optimizers import make_optimizer, parameter_groups
+from cutaway.train.prepare import prepare
 from cutaway.train.record import (
     RUN,
     WEIGHTS,
@@ -33,10 +30,9 @@ from cutaway.train.record import (
     write_weights,
 )
 from cutaway.train.results import Run, columns, evaluation_record, load_run
-from cutaway.train.schedules import schedule_function
 from cutaway.train.session import Callback, Job, keep, spent
 from cutaway.train.settings import Settings, make_settings
-from cutaway.train.state import Meter, State, copied, random_state, set_random_state
+from cutaway.train.state import random_state, set_random_state
 from cutaway.train.threads import using_threads
 
 
@@ -57,6 +53,7 @@ def fit(
     rules: Mapping[Any, Any] | None = None,
     checkpoint_every: int | None = None,
     threads: int | None = None,
+    shard: bool = False,
     record: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     **changes: Any,
@@ -85,6 +82,8 @@ def fit(
         rules: a set of backward rules other than backpropagation.
         checkpoint_every: steps between checkpoints; by default so often that they take 2 % of the time.
         threads: threads to compute with on the CPU; by default one for small networks, torch's own number for others.
+        shard: let each process keep its part of parameters, gradients and the optimiser's moments (FSDP2), where
+            torchrun has started several; the result is the same.
         record: what else to write into `run.json`, such as `{"model": {"name": …}, "data": {…}}`.
         settings: a `Settings`, or None for the defaults.
         changes: any field of `Settings` (`epochs=20, lr=1e-3, optimizer="adamw", patience=5, …`).
@@ -108,6 +107,8 @@ def fit(
     chosen = make_settings(settings, **changes)
     if chosen.patience is not None and validation is None:
         raise ArgumentError(f"patience={chosen.patience} needs validation data to watch; pass validation=…")
+    if shard:
+        processes.check_several()
     device = processes.own_device(device)
     if device is not None:
         model.to(device)
@@ -118,8 +119,9 @@ def fit(
     with isolated(where, chosen.seed):
         for data, what in ((None if augment else train, "training"), (validation, "validation"), (test, "test")):
             check_fit(model, data, what, chosen.loss)
-    with processes.together(where), isolated(where, chosen.seed), using_threads(threads, model, source):
-        job = _prepare(model, source, validation, chosen, rules, make_adversary(adversary))
+    processes.join(where)
+    with isolated(where, chosen.seed), using_threads(threads, model, source):
+        job = prepare(model, source, validation, chosen, rules, make_adversary(adversary), shard)
         job.augment = augment
         job.callbacks, job.checkpoint_every = tuple(callbacks), checkpoint_every
         written = describe(model, train, chosen, job, record)
@@ -149,60 +151,6 @@ def isolated(device: torch.device, seed: int) -> Iterator[None]:
         set_random_state(before, device)
 
 
-def _prepare(
-    model: nn.Module,
-    source: Source,
-    validation: Any,
-    chosen: Settings,
-    rules: Mapping[Any, Any] | None,
-    adversary: Adversary | None,
-) -> Job:
-    """Put optimiser, gradient step and state together."""
-    names, groups = parameter_groups(model, chosen.rates, chosen.freeze)
-    extra = dict(chosen.optimizer_settings)
-    if chosen.weight_decay is not None:
-        extra["weight_decay"] = chosen.weight_decay
-    optimizer = make_optimizer(chosen.optimizer, groups, chosen.rate, **extra)
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    by_identity = {id(weight): name for name, weight in model.named_parameters()}
-    if any(id(weight) not in by_identity for weight in weights):
-        raise ArgumentError("the optimizer holds parameters that are not the model's; make it from model.parameters()")
-    names = [by_identity[id(weight)] for weight in weights]
-    class_weights = None if chosen.class_weights is None else list(chosen.class_weights)
-    loss = loss_function(chosen.loss, chosen.label_smoothing, class_weights)
-    processes.alike(model)
-    step = _step(model, loss, dict(zip(names, weights, strict=True)), chosen, rules, adversary)
-    check_adversary(adversary, optimizer, chosen.accumulate)
-    ema = None if chosen.ema is None else copied(dict(zip(names, weights, strict=True)))
-    return Job(
-        settings=chosen,
-        source=source,
-        validation=validation,
-        state=State(model, optimizer, Meter(metric_functions(chosen.metrics)), ema),
-        names=names,
-        adversary=adversary,
-        step=processes.in_parts(in_pieces(step, chosen.accumulate), model),
-        loss=loss,
-        schedule=schedule_function(chosen.schedule, chosen.warm_up),
-        rates=[group["lr"] for group in optimizer.param_groups],
-        weights=weights,
-    )
-
-
-def _step(
-    model: nn.Module,
-    loss: Loss,
-    weights: dict[str, torch.Tensor],
-    chosen: Settings,
-    rules: Mapping[Any, Any] | None,
-    adversary: Adversary | None,
-) -> Step:
-    """The gradient step for what is minimised: the loss, or what the adversary makes of it."""
-    if adversary is None:
-        return make_step(model, loss, weights, chosen.precision, rules)
-    return make_step(model, loss, weights, chosen.precision, rules, adversary.objective, adversary.slope)
-
-
 def _open(
     job: Job, out: str | os.PathLike[str] | None, overwrite: bool, resume: bool, written: dict[str, Any]
 ) -> Run | None:
@@ -211,9 +159,12 @@ def _open(
         return None
     finished = open_job(job, out, overwrite, resume, written) if processes.rank() == 0 else None
     if processes.agree(finished is not None):
-        return finished if processes.rank() == 0 else load_run(Path(out), model=job.model)
+        return finished if processes.rank() == 0 else load_run(Path(out), model=job.whole or job.model)
+    job.gathers = job.whole is not None
     begun = processes.agree(job.state.total)
-    if processes.rank() and begun:
+    if not begun:
+        keep(job, now=True)
+    elif processes.rank():
         state = load_checkpoint(Path(out))
         if state is not None:
             job.state.load(state)
@@ -282,6 +233,9 @@ def _restore(job: Job) -> None:
     """Leave the model with the weights that are kept, in evaluation mode, without gradients."""
     state = job.state
     kept = state.best["weights"] if state.best and job.settings.restore_best else state.weights()
+    if job.whole is not None:
+        state.model = job.whole.to(state.device)
+        kept = processes.whole(kept)
     state.model.load_state_dict(kept)
     state.model.eval()
     for weight in job.weights:
@@ -294,7 +248,8 @@ def _noting_failure(job: Job, written: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except BaseException as reason:
-        _restore(job)
+        if job.whole is None:  # other processes may be gone, so that shards cannot be gathered
+            _restore(job)
         if job.folder is not None:
             status = "interrupted" if isinstance(reason, KeyboardInterrupt) else "failed"
             told = {"status": status, "reason": f"{type(reason).__name__}: {reason}"}

@@ -90,7 +90,6 @@ def go_on(job: Many, folder: Path) -> None:
         for name, value in own.items():
             value.copy_(kept[name])
     job.update.optimizer.load_state_dict(found["optimizer"])
-    job.update.moments = []
     set_random_state(found["random"], next(iter(job.trained.values())).device)
 
 

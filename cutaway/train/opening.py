@@ -28,7 +28,7 @@ from cutaway.train.record import (
     write_weights,
 )
 from cutaway.train.results import Run, load_run
-from cutaway.train.session import Job, keep
+from cutaway.train.session import Job
 from cutaway.train.settings import Settings
 
 
@@ -134,15 +134,14 @@ def open_job(
         before = read_json(folder / RUN)
         _compare(folder, before, written)
         if before["status"] in ("completed", "stopped early"):
-            return load_run(folder, model=job.model)
+            return load_run(folder, model=job.whole or job.model)
     state = load_checkpoint(folder) if old else None
     if state is not None:
         job.state.load(state)
         write_history(folder, job.state.history)
     else:
-        write_weights(folder / INITIAL, job.model.state_dict())
+        write_weights(folder / INITIAL, (job.whole or job.model).state_dict())
         write_history(folder, [])
-        keep(job, now=True)
     write_json(folder / RUN, written)
     return None
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cutaway.errors import ArgumentError, nearest
+from cutaway.train.processes import in_shards
 
 
 class RMSpropInside(Optimizer):
@@ -78,6 +79,8 @@ OPTIMIZERS: dict[str, Row] = {
     "lbfgs": Row(torch.optim.LBFGS, 1.0, {"line_search_fn": "strong_wolfe"}),
 }
 
+_FUSED_IN_SHARDS = (torch.optim.Adam, torch.optim.AdamW)  # torch 2.13 splits no other fused kernel
+
 
 def default_rate(optimizer: object) -> float:
     """The learning rate a named optimiser starts from; 1e-3 for anything else.
@@ -123,7 +126,9 @@ def make_optimizer(
     for name in settings:
         if name not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
             raise ArgumentError(f"optimizer {optimizer!r} has no setting {name!r}; it has {', '.join(list(known)[1:])}")
-    if "fused" in known and all(w.dtype.is_floating_point for g in groups for w in g["params"]):
+    weights = [weight for group in groups for weight in group["params"]]
+    fits = row.make in _FUSED_IN_SHARDS or not any(map(in_shards, weights))
+    if "fused" in known and fits and all(weight.dtype.is_floating_point for weight in weights):
         settings = {"fused": True, **settings}  # one kernel per step: a third of the time of a loop over parameters
     return row.make(groups, lr=lr, **{**row.settings, **settings})
 

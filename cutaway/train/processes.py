@@ -4,16 +4,16 @@ Start them with `torchrun --nproc-per-node=N`; `fit` finds out by itself. The ba
 together, so that the loss curve is the one of a single process.
 """
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cutaway.train.gradients import Step
+from cutaway.errors import ArgumentError
 
 
 def rank() -> int:
@@ -36,22 +36,30 @@ def size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-@contextmanager
-def together(device: torch.device) -> Iterator[None]:
-    """Join the other processes that torchrun has started, for a while; nothing happens where there are none.
+def check_several() -> None:
+    """Refuse to put a network into shards where there is one process only.
 
-    >>> with together(torch.device("cpu")): size()
+    Raises:
+        ArgumentError: it says how several are started.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
+        raise ArgumentError(
+            "shard=True puts parts of the network into several processes, but there is one; start them by "
+            "torchrun --nproc-per-node=2 -m cutaway train lenet5 --data digits --out runs/demo --shard "
+            "(or torchrun --nproc-per-node=2 your_script.py), or leave it away"
+        )
+
+
+def join(device: torch.device) -> None:
+    """Join the other processes that torchrun has started, until this one ends; nothing happens where there are none.
+
+    >>> join(torch.device("cpu")); size()
     1
     """
     started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-    if not started or not dist.is_available() or dist.is_initialized():
-        yield
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    if started and dist.is_available() and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
 
 
 def own_device(device: str | torch.device | None) -> str | torch.device | None:
@@ -86,38 +94,76 @@ def agree(value: Any) -> Any:
     return held[0]
 
 
-def in_parts(step: Step, model: nn.Module) -> Step:
-    """Let every process compute its part of each batch; loss, outputs and gradients are those of the whole batch.
+def anywhere(flag: bool) -> bool:
+    """Whether it holds in any process.
 
-    Batch norm computes its statistics from each process's part; the running ones are averaged.
-
-    Args:
-        step: for one process.
-        model: whose buffers are averaged.
-
-    >>> in_parts(len, nn.Identity()) is len  # one process
+    >>> anywhere(True)
     True
     """
     if size() == 1:
-        return step
-    buffers = [value for value in model.buffers() if value.is_floating_point()]
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    held = torch.tensor(float(flag), device=device)
+    dist.all_reduce(held, dist.ReduceOp.MAX)
+    return bool(held)
 
-    def parted(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        bounds = [len(x) * part // size() for part in (rank(), rank() + 1)]
-        rows = slice(*bounds) if bounds[1] > bounds[0] else slice(0, 1)  # without examples of its own: one, for naught
-        share = (bounds[1] - bounds[0]) / len(x)
-        value, outputs, gradients = step(x[rows], y[rows])
-        whole = torch.zeros(len(x), *outputs.shape[1:], dtype=outputs.dtype, device=outputs.device)
-        if share:
-            whole[rows] = outputs
-        dist.all_reduce(whole)
-        flat = [value.reshape(1), *(gradient.flatten() for gradient in gradients)]
-        summed = torch.cat([part * share for part in flat])
-        dist.all_reduce(summed)
-        parts = summed[1:].split([gradient.numel() for gradient in gradients])
-        found = [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
-        for buffer in buffers:
-            dist.all_reduce(buffer.div_(size()))
-        return summed[0], whole, found
 
-    return parted
+def summed(value: Tensor) -> Tensor:
+    """The sum over the processes.
+
+    >>> summed(torch.ones(()))
+    tensor(1.)
+    """
+    if size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def local(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """This process's parts of tensors that lie in shards; whole tensors as they are.
+
+    >>> local([torch.ones(1)])
+    [tensor([1.])]
+    """
+    return [tensor.to_local() if in_shards(tensor) else tensor for tensor in tensors]
+
+
+def in_shards(value: Any) -> bool:
+    """Whether each process holds a part of this tensor.
+
+    >>> in_shards(torch.ones(1))
+    False
+    """
+    return hasattr(value, "full_tensor")
+
+
+def whole(tree: Any) -> Any:
+    """Gather every tensor in nested dicts and lists that lies in shards; all processes must ask together.
+
+    >>> whole({"a": [torch.ones(1)]})
+    {'a': [tensor([1.])]}
+    """
+    if in_shards(tree):
+        return tree.detach().full_tensor().cpu()
+    if isinstance(tree, Mapping):
+        return {key: whole(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(whole(item) for item in tree)
+    return tree
+
+
+def part_of(value: Any, pattern: Tensor) -> Any:
+    """This process's shard of a whole tensor, laid out as another one of its shape; anything else as it is.
+
+    >>> part_of(torch.ones(1), torch.ones(1))
+    tensor([1.])
+    """
+    fits = isinstance(value, Tensor) and value.shape == pattern.shape and not in_shards(value)
+    if not fits or not in_shards(pattern):
+        return value
+    laid: Any = pattern
+    parts = torch.chunk(value, size())
+    own = parts[rank()] if rank() < len(parts) else value[:0]
+    return type(laid).from_local(
+        own.to(laid.device, copy=True), laid.device_mesh, laid.placements, shape=laid.shape, stride=laid.stride()
+    )

@@ -9,12 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from cutaway.progress import Tick
+from cutaway.train import processes
 from cutaway.train.adversary import Adversary
 from cutaway.train.batches import Augment, Source
 from cutaway.train.checkpoint import save_checkpoint
 from cutaway.train.gradients import Step
 from cutaway.train.interrupt import Wish
 from cutaway.train.losses import Loss
+from cutaway.train.moves import Moves
 from cutaway.train.record import WEIGHTS, write_weights
 from cutaway.train.schedules import Schedule
 from cutaway.train.settings import Settings
@@ -23,6 +25,7 @@ from cutaway.train.state import State
 Callback = Callable[["Epoch"], Any]
 
 _COST = 0.02  # share of the time that checkpoints may take
+LOOK_EVERY = 16  # steps after which processes ask each other whether to stop or to write
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,13 @@ class Epoch:
 
 @dataclass
 class Job:
-    """One training run's fixed parts, and its state."""
+    """One training run's fixed parts, and its state.
+
+    Attributes:
+        moves: the optimiser's step in one call, where its gradients need no more treatment.
+        whole: the network given, while the one in training lies in shards.
+        gathers: whether all processes gather those shards when a checkpoint is due.
+    """
 
     settings: Settings
     source: Source
@@ -59,6 +68,9 @@ class Job:
     folder: Path | None = None
     augment: Augment | None = None
     adversary: Adversary | None = None
+    moves: Moves | None = None
+    whole: nn.Module | None = None
+    gathers: bool = False
     callbacks: tuple[Callback, ...] = ()
     checkpoint_every: int | None = None
     tick: Tick = field(default=lambda note="", done=None: None)
@@ -97,17 +109,23 @@ def spent(job: Job) -> float:
 
 def keep(job: Job, now: bool = False) -> None:
     """Write a checkpoint when one is due: so often that writing takes a small share of the time."""
-    if job.folder is None:
+    if job.folder is None and not job.gathers:
         return
     due = time.monotonic() - job.saved >= max(1.0, job.cost / _COST)
     if job.checkpoint_every is not None:
         due = job.state.total % job.checkpoint_every == 0
+    elif job.gathers and not now:  # the processes' clocks differ: the first one decides, now and then
+        due = job.state.total % LOOK_EVERY == 0 and processes.agree(due)
     if not (due or now):
         return
     began = time.monotonic()
     job.state.seconds, job.began = spent(job), began
-    save_checkpoint(job.folder, job.state.tree())
-    best = job.state.best
-    write_weights(job.folder / WEIGHTS, job.state.weights() if best is None else best["weights"])
+    tree, best = job.state.tree(), job.state.best
+    weights = job.state.weights() if best is None else best["weights"]
+    if job.gathers:
+        tree, weights = processes.whole(tree), processes.whole(weights)
+    if job.folder is not None:
+        save_checkpoint(job.folder, tree)
+        write_weights(job.folder / WEIGHTS, weights)
     job.saved = time.monotonic()
     job.cost = job.saved - began

@@ -40,7 +40,8 @@ class Settings:
         class_weights: factor of each class's loss.
         ema: decay of the moving average of the weights in [0, 1); validation and result use the average.
         accumulate: pieces each batch is computed in, to save memory; the gradient is the same.
-        precision: "float32" (the model's own) or "bfloat16" (autocast).
+        precision: "float32" (the model's own), "bfloat16" (autocast) or "float16" (autocast; the loss is scaled, and
+            steps whose gradients overflow are left out).
         freeze: prefixes of parameters that stay as they are.
         rates: learning rate by prefix of parameters.
         shuffle: draw a new order of the examples for every epoch; without, they come in their own order.
@@ -172,6 +173,9 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "label_smoothing": (_share, "a share in [0, 1)"),
     "ema": (_share, "a decay in [0, 1), 0.999 for example, or None"),
     "accumulate": (lambda value: isinstance(value, int) and value >= 1, "a whole number, at least 1"),
-    "precision": (lambda value: value in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
+    "precision": (
+        lambda value: value in ("float32", "bfloat16", "float16"),
+        "'float32', 'bfloat16' or 'float16'",
+    ),
     "nonfinite": (lambda value: value in ("stop", "continue"), "'stop' or 'continue'"),
 }

@@ -1,28 +1,19 @@
 """The gradient step of many networks of one shape, as one program: traced once, cleaned, run at every step."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.graph import CodeGen
 
-from cutaway.errors import ArgumentError
+from cutaway.errors import ArgumentError, CaptureError
 from cutaway.train.bilinear import SmallConvolutions
 from cutaway.train.gradients import mean_loss, trainable
 from cutaway.train.losses import Loss
-from cutaway.train.state import random_state, set_random_state
+from cutaway.train.traced import Weights, trace
 
-Weights = dict[str, Tensor]
 StackedStep = Callable[[Weights, Weights, Tensor, Tensor], tuple[Tensor, Tensor, list[Tensor]]]
-
-aten = torch.ops.aten
-_VIEWS = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
-_SAME_IF_SHAPED = _VIEWS | {aten.expand.default, aten.permute.default, aten.squeeze.dim, aten.transpose.int}
-_LARGEST_CONSTANT = 1 << 20  # numbers
 
 
 def stack(models: Sequence[nn.Module]) -> tuple[Weights, Weights, Weights]:
@@ -132,169 +123,16 @@ def stacked_step(model: nn.Module, loss: Loss, constants: Weights, shared: bool,
         if key not in programs:
             apart = None if shared else 0
             function = vmap(grad_and_value(whole, has_aux=True), (0, 0, apart, apart), randomness="different")
-            programs[key] = _trace(function, trained, kept, constants, x, y, compiled)
+            count = len(next(iter(trained.values())))
+            try:
+                programs[key] = trace(function, trained, kept, constants, x, y, count, compiled)
+            except CaptureError as reason:
+                raise ArgumentError(
+                    f"this network cannot be trained as {count} replicates at once ({reason}); train them one by one "
+                    "with fit"
+                ) from reason
         with torch.no_grad():
             found = programs[key](*trained.values(), *kept.values(), x, y)
         return found[0], found[1], list(found[2:])
 
     return step
-
-
-def _trace(
-    function: Callable[..., Any],
-    trained: Weights,
-    kept: Weights,
-    constants: Weights,
-    x: Tensor,
-    y: Tensor,
-    compiled: bool,
-) -> Callable[..., Any]:
-    """Write the function down as one flat program for these shapes."""
-    first, second = list(trained), list(kept)
-    count = len(next(iter(trained.values())))
-
-    def flat(*values: Tensor) -> tuple[Tensor, ...]:
-        weights = dict(zip(first, values, strict=False))
-        others = dict(zip(second, values[len(first) :], strict=False))
-        gradients, (value, outputs) = function(weights, others, *values[-2:])
-        return (value, outputs, *(gradients[name] for name in first))
-
-    copies = [value.clone() for value in kept.values()]  # tracing runs the step once, which may change them
-    before = random_state(x.device)
-    try:
-        with torch.no_grad(), SmallConvolutions(count, constants.values()):
-            traced = make_fx(flat)(*trained.values(), *copies, x, y)
-    except Exception as reason:  # whatever a network that branches on its data raises
-        raise ArgumentError(
-            f"this network cannot be trained as {count} replicates at once ({type(reason).__name__}: {reason}); "
-            "train them one by one with fit"
-        ) from reason
-    finally:
-        set_random_state(before, x.device)
-    cleaned = clean(traced)
-    if compiled:
-        return torch.compile(cleaned)
-    return _script(cleaned, (*trained.values(), *(value.clone() for value in kept.values()), x, y))
-
-
-def _script(program: fx.GraphModule, example: tuple[Tensor, ...]) -> Callable[..., Any]:
-    """Let TorchScript run a flat program: a third of Python's time for each of its hundred small operations."""
-    program.graph.set_codegen(CodeGen())  # plain arguments and a plain tuple
-    program.recompile()
-    before = random_state(example[0].device)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is called deprecated, and that shapes are fixed, which they are
-            scripted: Any = torch.jit.trace(program, example, check_trace=False)
-            return scripted
-    except Exception:  # an operation that it does not know: Python runs the same program
-        return program.forward
-    finally:
-        set_random_state(before, example[0].device)
-
-
-def clean(program: fx.GraphModule) -> fx.GraphModule:
-    """Compute what is constant once, and drop views, factors and powers that change nothing.
-
-    >>> traced = make_fx(lambda x: (x * 1).view(2).view(2, 1).view(2) + torch.arange(2) * 2)(torch.zeros(2))
-    >>> [node.name for node in clean(traced).graph.nodes if node.op == "call_function"]
-    ['add']
-    """
-    _fold(program)
-    changed = True
-    while changed:
-        simpler = sum(_simplify(node) for node in list(program.graph.nodes) if node.op == "call_function")
-        changed = _share(program) or simpler > 0
-        program.graph.eliminate_dead_code()
-    program.graph.lint()
-    program.recompile()
-    return program
-
-
-def _fold(program: fx.GraphModule) -> None:
-    """Replace what depends on constants alone by its value."""
-    known: dict[fx.Node, Tensor] = {}
-    for node in list(program.graph.nodes):
-        if node.op == "get_attr":
-            known[node] = getattr(program, str(node.target))
-        elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            fixed = not _changes(node) and not _draws(node)
-            value = node.meta.get("val")
-            small = isinstance(value, Tensor) and value.numel() <= _LARGEST_CONSTANT
-            if fixed and small and all(source in known for source in node.all_input_nodes):
-                arguments = fx.map_arg((node.args, node.kwargs), lambda n: known[n])
-                known[node] = node.target(*arguments[0], **arguments[1])
-    for place, (node, value) in enumerate(known.items()):
-        if node.op == "call_function" and any(user not in known for user in node.users):
-            name = f"_folded{place}"
-            program.register_buffer(name, value.contiguous())
-            with program.graph.inserting_before(node):
-                fresh = program.graph.get_attr(name)
-            fresh.meta["val"] = value
-            node.replace_all_uses_with(fresh, lambda user: user not in known)
-    program.graph.eliminate_dead_code()
-
-
-def _share(program: fx.GraphModule) -> bool:
-    """Compute once what is written twice."""
-    if any(node.op == "call_function" and _changes(node) for node in program.graph.nodes):
-        return False  # the same words may then mean another value
-    seen: dict[Any, fx.Node] = {}
-    found = False
-    for node in list(program.graph.nodes):
-        if node.op in ("call_function", "get_attr") and not _draws(node):
-            key = (node.op, node.target, _frozen(node.args), _frozen(node.kwargs))
-            if key in seen:
-                node.replace_all_uses_with(seen[key])
-                program.graph.erase_node(node)
-                found = True
-            seen.setdefault(key, node)
-    return found
-
-
-def _frozen(tree: Any) -> Any:
-    """Lists and dicts as tuples, which can be keys; True and 1 stay apart."""
-    if isinstance(tree, list | tuple):
-        return tuple(map(_frozen, tree))
-    if isinstance(tree, Mapping):
-        return tuple((name, _frozen(value)) for name, value in tree.items())
-    return type(tree), tree
-
-
-def _changes(node: fx.Node) -> bool:
-    """Whether an operation writes to its arguments."""
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-
-
-def _draws(node: fx.Node) -> bool:
-    """Whether an operation draws random numbers."""
-    known = isinstance(node.target, torch._ops.OpOverload)
-    return known and torch.Tag.nondeterministic_seeded in node.target.tags  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _simplify(node: fx.Node) -> bool:
-    """Let the users of a node that changes nothing look at its argument."""
-    source = node.args[0] if node.args else None
-    if not isinstance(source, fx.Node) or not node.users:
-        return False
-    ours, theirs = node.meta.get("val"), source.meta.get("val")
-    if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor):
-        return False
-    same = ours.shape == theirs.shape and ours.stride() == theirs.stride() and ours.dtype == theirs.dtype
-    factor = node.target in (aten.mul.Scalar, aten.mul.Tensor) and node.args[1] == 1
-    power = node.target is aten.pow.Tensor_Scalar and node.args[1] == 1
-    if same and (node.target in _SAME_IF_SHAPED or factor or power):
-        node.replace_all_uses_with(source)
-        return True
-    if node.target in _VIEWS and source.op == "call_function" and source.target in _VIEWS:
-        both = (node.target, source.target)
-        node.target = aten.reshape.default if aten.reshape.default in both else aten.view.default
-        node.args = (source.args[0], list(ours.shape))
-        return True
-    if node.target is aten.bmm.default and theirs.shape[2] == 1:
-        node.target = aten.mul.Tensor  # an outer product: nothing is summed
-        return True
-    if node.target is aten.sum.dim_IntList and theirs.numel() == ours.numel():
-        node.target, node.args = aten.reshape.default, (source, list(ours.shape))
-        return True
-    return False

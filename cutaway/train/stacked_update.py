@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cutaway.train import foreach
+from cutaway.train.moves import Moves
 from cutaway.train.optimizers import make_optimizer
 from cutaway.train.settings import Settings
 
@@ -31,7 +32,7 @@ class Update:
             extra["weight_decay"] = settings.weight_decay
         self.weights, self.settings, self.rate, self.factor = list(weights.values()), settings, max(rates), 1.0
         self.optimizer = make_optimizer(settings.optimizer, [{"params": self.weights}], self.rate, **extra)
-        self.moments: list[list[Tensor]] = []
+        self.moves = Moves(self.optimizer)
         one = self.weights[0]
         shares = torch.tensor(rates, dtype=one.dtype, device=one.device) / self.rate  # (R,)
         self.shares = None if len(set(rates)) == 1 else [_each(shares, weight) for weight in self.weights]
@@ -44,36 +45,17 @@ class Update:
             self._clip(gradients, self.settings.clip)
         self.factor = factor
         before = None if self.shares is None else [weight.clone() for weight in self.weights]
-        if not self._at_once(gradients, self.rate * factor):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * factor
+        if self.moves.ready():
+            self.moves(gradients)
+        else:
             for weight, gradient in zip(self.weights, gradients, strict=True):
                 weight.grad = gradient
             self.optimizer.step()
         if before is not None and self.shares is not None:
             for weight, old, share in zip(self.weights, before, self.shares, strict=True):
                 weight.copy_(torch.lerp(old, weight, share))
-
-    def _at_once(self, gradients: list[Tensor], rate: float) -> bool:
-        """Plain gradient descent and Adam in one call, without what `step` does around it; False for others."""
-        group = self.optimizer.param_groups[0]
-        kind = type(self.optimizer)
-        if kind is torch.optim.SGD and not (group["momentum"] or group["weight_decay"] or group["maximize"]):
-            foreach.add_(self.weights, gradients, alpha=-rate)
-            return True
-        state = self.optimizer.state
-        plain = kind is torch.optim.AdamW and not (group["amsgrad"] or group["maximize"] or group["differentiable"])
-        if not plain or not state or self.weights[0].device.type != "cpu":
-            return False  # the first step is the optimiser's own: it makes the moments
-        if not self.moments:
-            names = ("exp_avg", "exp_avg_sq", "step")
-            self.moments = [[state[weight][name] for weight in self.weights] for name in names]
-        first, second, steps = self.moments
-        foreach.add_(steps, 1.0)
-        betas = {"beta1": group["betas"][0], "beta2": group["betas"][1], "eps": group["eps"]}
-        decay = {"weight_decay": group["weight_decay"], "amsgrad": False, "maximize": False}
-        foreach.adamw_(self.weights, gradients, first, second, [], steps, lr=rate, **betas, **decay)
-        return True
 
     def _clip(self, gradients: list[Tensor], largest: float) -> None:
         """Scale every replicate's whole gradient to a norm of at most `largest`."""

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from cutaway.train import foreach
 from cutaway.train.metrics import Metric, per_example
+from cutaway.train.processes import local, part_of
 
 _PENDING = 1 << 20  # numbers in outputs that wait to be measured
 
@@ -99,6 +100,7 @@ class State:
         stopped: whether a callback ended the training.
         seconds: time spent.
         adversary: what the adversary keeps from step to step.
+        scaler: of the loss, for training in float16.
     """
 
     model: nn.Module
@@ -114,6 +116,7 @@ class State:
     stopped: bool = False
     seconds: float = 0.0
     adversary: dict[str, Any] = field(default_factory=dict)
+    scaler: torch.amp.GradScaler | None = None
 
     _NUMBERS: ClassVar = ("epoch", "step", "total", "stale", "stopped", "seconds")
 
@@ -129,20 +132,36 @@ class State:
             "numbers": {name: getattr(self, name) for name in self._NUMBERS},
             "random": random_state(self.device),
             "adversary": dict(self.adversary),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
 
     def load(self, tree: Mapping[str, Any]) -> None:
         """Go back to what `tree` gave, on this process's device."""
-        self.model.load_state_dict(tree["model"])
-        self.optimizer.load_state_dict(tree["optimizer"])
+        patterns = self.model.state_dict()
+        self.model.load_state_dict(
+            {name: part_of(value, patterns.get(name, value)) for name, value in tree["model"].items()}
+        )
+        self.optimizer.load_state_dict(self._own_moments(tree["optimizer"]))
         self.meter.load(copied(tree["meter"], self.device))
-        self.ema = copied(tree["ema"], self.device)
+        ema = copied(tree["ema"], self.device)
+        self.ema = ema and {name: part_of(value, patterns[name]) for name, value in ema.items()}
         self.best = copied(tree["best"])
         self.history = list(tree["history"])
         for name in self._NUMBERS:
             setattr(self, name, tree["numbers"][name])
         set_random_state(tree["random"], self.device)
         self.adversary = copied(tree.get("adversary", {}), self.device)
+        if self.scaler is not None:
+            self.scaler.load_state_dict(tree["scaler"])
+
+    def _own_moments(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """The optimiser's state with this process's parts of what belongs to parameters in shards."""
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        state = {
+            place: {name: part_of(value, weights[place]) for name, value in held.items()}
+            for place, held in tree["state"].items()
+        }
+        return {**tree, "state": state}
 
     @property
     def device(self) -> torch.device:
@@ -169,9 +188,9 @@ def copied(tree: Any, device: torch.device | str | None = None) -> Any:
         return tree.detach().clone() if device is None else tree.detach().to(device, copy=True)
     if isinstance(tree, Mapping):
         return {key: copied(value, device) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
+    if isinstance(tree, list | tuple) and not (tree and isinstance(tree[0], int)):  # a list of counts may be long
         return type(tree)(copied(item, device) for item in tree)
-    return tree
+    return list(tree) if isinstance(tree, list) else tree
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -200,4 +219,4 @@ def update_average(average: dict[str, Tensor], parameters: Iterable[tuple[str, T
     tensor([0.2500])
     """
     named = [(average[name], weight) for name, weight in parameters if name in average]
-    foreach.lerp_([a for a, _ in named], [w for _, w in named], 1 - decay)
+    foreach.lerp_(local(a for a, _ in named), local(w for _, w in named), 1 - decay)

@@ -19,12 +19,12 @@ _backend: Any = torch._C
 
 @torch.no_grad()
 def operations(model: nn.Module, source: Source) -> int | None:
-    """Floating-point operations of one batch's forward pass; None where the first batch cannot be looked at.
+    """Floating-point operations of one batch's forward pass on the CPU; None elsewhere, and for a loader's batches.
 
     >>> operations(nn.Linear(4, 2), Arrays(torch.zeros(10, 4), torch.zeros(10), batch_size=5))
     80
     """
-    if not isinstance(source, Arrays):
+    if not isinstance(source, Arrays) or any(weight.device.type != "cpu" for weight in model.parameters()):
         return None
     with evaluating(model), FlopCounterMode(display=False) as counter:
         model(source.x[:1])
@@ -52,8 +52,7 @@ def using_threads(wanted: int | None, model: nn.Module, source: Source) -> Itera
     if wanted is not None and wanted < 1:
         raise ArgumentError(f"threads={wanted}: expected a whole number, at least 1, or None")
     before, onednn = torch.get_num_threads(), _backend._get_mkldnn_enabled()
-    on_cpu = all(weight.device.type == "cpu" for weight in model.parameters())
-    found = operations(model, source) if on_cpu else None
+    found = operations(model, source)
     if wanted is None and before > 1 and found is not None and found < ENOUGH:
         wanted = 1
     torch.set_num_threads(wanted or before)

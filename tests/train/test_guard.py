@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import NonFiniteError
-from cutaway.train import fit
+from cutaway.train import Epoch, fit
 from cutaway.train.checkpoint import load_checkpoint
 from cutaway.train.guard import all_finite
 from tests.train.common import blobs, seeded
@@ -49,6 +49,19 @@ def test_node_step_and_index_are_named_and_the_state_before_is_kept(tmp_path: Pa
         quiet(again, batches, epochs=3, schedule="constant")
     for a, b in zip(again.parameters(), plain.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_value_that_appears_in_a_later_epoch_is_named_there(tmp_path: Path) -> None:
+    x, y = blobs(8)
+
+    def spoil(epoch: Epoch) -> None:
+        if epoch.number == 2:
+            x[3] = -4.0
+
+    with pytest.raises(NonFiniteError, match=r"epoch 3, step 1 .*'log.*NaN at index \(3, 0\)"):
+        quiet(seeded(Logarithm), [(x, y)] * 4, epochs=4, callbacks=[spoil], out=tmp_path)
+    state = load_checkpoint(tmp_path)
+    assert state is not None and [row["epoch"] for row in state["history"]] == [1, 2]
 
 
 def test_rate_that_explodes_is_named_with_its_value() -> None:

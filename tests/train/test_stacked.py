@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from cutaway.rng import generator
 from cutaway.train import spread
 from cutaway.train.bilinear import Convolution, Rows, SmallConvolutions, way
-from cutaway.train.stacked import clean
+from cutaway.train.cleaning import clean
 
 WINDOWS = [((3, 3), (1, 1), (1, 1)), ((5, 4), (2, 3), (1, 1)), ((2, 3), (1, 2), (2, 1))]
 
