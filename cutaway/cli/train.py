@@ -32,6 +32,9 @@ def train(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run the folder holds.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run the folder holds.")] = False,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Under torchrun: each process keeps its part of the network.")
+    ] = False,
     report_page: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
 ) -> None:
     """Train a network on a data set and write a run folder with its report.
@@ -43,7 +46,7 @@ def train(
     """
     given = {
         "model": model, "data": data, "out": to, "recipe": recipe, "seeds": seeds, "seed": seed, "epochs": epochs,
-        "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "schedule": schedule, "patience": patience,
+        "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "schedule": schedule, "patience": patience, "shard": shard or None,
     }  # fmt: skip
     asked = _config(config) | {name: value for name, value in given.items() if value is not None} | pairs(settings)
     if asked.get("recipe") is not None:

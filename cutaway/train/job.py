@@ -37,6 +37,7 @@ def run(
     resume: bool = False,
     progress: bool = True,
     device: str | None = None,
+    shard: bool = False,
     model_settings: Mapping[str, Any] | None = None,
     data_settings: Mapping[str, Any] | None = None,
     augment: Any = "recipe",
@@ -59,6 +60,7 @@ def run(
         resume: go on with the run in the folder.
         progress: show a bar on the terminal.
         device: where to train.
+        shard: see `cutaway.fit`.
         model_settings: arguments of the network's constructor, laid over the recipe's; `sizes` for `mlp`.
         data_settings: arguments of `cutaway.data.load` (its split's `seed` among them).
         augment: "recipe", None, a name of `cutaway.data.AUGMENTATIONS`, several by name with their settings, or a
@@ -104,6 +106,7 @@ def run(
                 resume=resume,
                 progress=progress,
                 device=device,
+                shard=shard,
                 augment=make_augment(mixture),
                 record=record,
                 **chosen,
