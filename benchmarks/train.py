@@ -1,10 +1,11 @@
-"""Time of a training step against a plain PyTorch loop, on the same networks in the same run.
+"""Time of a training step against a plain PyTorch loop and against other libraries, on the same networks in one run.
 
-    make env && .venv/bin/python benchmarks/train.py [--threads 1 2] [--rounds 5] [--save docs/train.csv]
+    make bench-env && .bench/bin/python benchmarks/train.py [--threads 1 2] [--rounds 5] [--save docs/train.csv]
 
 Rounds are interleaved: every contender trains an epoch, then the next one, and again. The ratio is the median over the
 rounds of its time to the plain loop's in the same round. Data lie in memory, all contenders see the same batches, and
-the time of the first epoch, in which graphs are captured, is left out.
+the time of the first epoch, in which graphs are captured, is left out. Lightning, Keras 3 on torch and skorch train
+beside it where they are installed, with their bars, logs and checkpoints off.
 
 `fit_many` trains 32 replicates of LeNet-1989 at batch 1; its ratio says how many times the steps per second of the
 plain loop run 32 times it makes.
@@ -12,15 +13,27 @@ plain loop run 32 times it makes.
 
 import argparse
 import csv
+import logging
+import os
 import platform
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+try:
+    import keras
+    import lightning
+    import skorch
+except ImportError:  # the peers are in .bench/ alone
+    keras = lightning = skorch = None
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -41,7 +54,9 @@ WORKLOADS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int]] 
     "MLP 784-128-10, batch 32": (lambda: ct.nets.make("mlp", 784, 128, 10, seed=0), (784,), 32, 200),
     "LeNet-5, batch 128": (lambda: ct.nets.make("lenet5", seed=0), (1, 32, 32), 128, 15),
     "CIFAR ResNet-20, batch 128": (lambda: ct.nets.make("resnet20_cifar", seed=0), (3, 32, 32), 128, 1),
+    "ResNet-18, batch 64": (lambda: ct.nets.make("resnet18", seed=0), (3, 64, 64), 64, 1),
 }
+PEERS = ("LeNet-5, batch 1", "MLP 784-128-10, batch 32")  # the workloads that the other libraries train too
 
 
 def examples(shape: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
@@ -84,6 +99,64 @@ def many(make: Callable[[], nn.Module], x: Tensor, y: Tensor, batch: int) -> Ite
         yield (times[1] - times[0]) / 3 / REPLICATES
 
 
+def by_lightning(make: Callable[[], nn.Module], x: Tensor, y: Tensor, batch: int) -> Iterator[float]:
+    """Seconds of each epoch of Lightning's trainer."""
+    stamps: list[float] = []
+
+    class Task(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = make()
+
+        def training_step(self, pair: list[Tensor], place: int) -> Tensor:
+            return nn.functional.cross_entropy(self.net(pair[0]), pair[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+        def on_train_epoch_end(self) -> None:
+            stamps.append(time.perf_counter())
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    while True:
+        loader = DataLoader(TensorDataset(x, y), batch_size=batch, shuffle=True)
+        lightning.Trainer(max_epochs=3, accelerator="cpu", **quiet).fit(Task(), loader)
+        yield stamps[-1] - stamps[-2]
+
+
+def by_skorch(make: Callable[[], nn.Module], x: Tensor, y: Tensor, batch: int) -> Iterator[float]:
+    """Seconds of each epoch of skorch's classifier."""
+    settings = {"lr": 0.01, "batch_size": batch, "train_split": None, "verbose": 0, "iterator_train__shuffle": True}
+    net = skorch.NeuralNetClassifier(make(), criterion=nn.CrossEntropyLoss, **settings).initialize()
+    while True:
+        net.partial_fit(x, y, epochs=1)
+        yield net.history[-1]["dur"]
+
+
+def by_keras(make: Callable[[], nn.Module], x: Tensor, y: Tensor, batch: int) -> Iterator[float]:
+    """Seconds of each epoch of Keras 3 on torch, on layers of its own with the same shapes."""
+    layers = keras.layers
+    if x.dim() == 2:
+        shaped, wanted = x.numpy(), [layers.Dense(128, activation="relu"), layers.Dense(10)]
+    else:
+        shaped = x.permute(0, 2, 3, 1).numpy()
+        wanted = [
+            layers.Conv2D(6, 5, activation="tanh"), layers.AveragePooling2D(),
+            layers.Conv2D(16, 5, activation="tanh"), layers.AveragePooling2D(),
+            layers.Conv2D(120, 5, activation="tanh"), layers.Flatten(), layers.Dense(84, activation="tanh"),
+            layers.Dense(10),
+        ]  # fmt: skip
+    model = keras.Sequential([keras.Input(shaped.shape[1:]), *wanted])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.SGD(0.01), loss=loss)
+    while True:
+        stamps: list[float] = []
+        watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_, s=stamps: s.append(time.perf_counter()))
+        model.fit(shaped, y.numpy(), batch_size=batch, epochs=2, verbose=0, callbacks=[watch])
+        yield stamps[-1] - stamps[-2]
+
+
 def measure(name: str, threads: int, rounds: int) -> list[dict[str, object]]:
     """The rows of one workload."""
     torch.set_num_threads(threads)
@@ -92,6 +165,9 @@ def measure(name: str, threads: int, rounds: int) -> list[dict[str, object]]:
     contenders = {"plain": plain(make, x, y, batch), "fit": ours(make, x, y, batch)}
     if name == "LeNet-1989, batch 1":
         contenders["fit_many, 32 replicates"] = many(make, x, y, batch)
+    if name in PEERS and keras is not None:
+        contenders |= {"Lightning": by_lightning(make, x, y, batch), "skorch": by_skorch(make, x, y, batch)}
+        contenders["Keras 3 on torch"] = by_keras(make, x, y, batch)
     times: dict[str, list[float]] = {who: [] for who in contenders}
     for turn in range(rounds + 1):
         for who, epochs in contenders.items():
@@ -118,6 +194,7 @@ def main() -> None:
     parser.add_argument("--workloads", nargs="*", default=list(WORKLOADS))
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
+    warnings.filterwarnings("ignore", module="lightning|keras|skorch")
     print(f"torch {torch.__version__}, Python {platform.python_version()}, {options.rounds} interleaved rounds")
     rows = []
     for threads in options.threads:

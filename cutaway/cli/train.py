@@ -46,7 +46,8 @@ def train(
     """
     given = {
         "model": model, "data": data, "out": to, "recipe": recipe, "seeds": seeds, "seed": seed, "epochs": epochs,
-        "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "schedule": schedule, "patience": patience, "shard": shard or None,
+        "batch_size": batch_size, "lr": lr, "optimizer": optimizer, "schedule": schedule, "patience": patience,
+        "shard": shard or None,
     }  # fmt: skip
     asked = _config(config) | {name: value for name, value in given.items() if value is not None} | pairs(settings)
     if asked.get("recipe") is not None:

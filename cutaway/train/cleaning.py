@@ -121,8 +121,9 @@ def _simplify(node: fx.Node) -> bool:
     if same and (node.target in _SAME_IF_SHAPED or factor or power):
         node.replace_all_uses_with(source)
         return True
-    if node.target is aten.t.default and source.target is aten.t.default:
-        node.replace_all_uses_with(source.args[0])
+    origin = source.args[0] if source.args else None
+    if node.target is aten.t.default and source.target is aten.t.default and isinstance(origin, fx.Node):
+        node.replace_all_uses_with(origin)
         return True
     if node.target in _TURNS and ours.is_contiguous() and theirs.is_contiguous():
         node.target, node.args = aten.view.default, (source, list(ours.shape))  # only dimensions of one number move

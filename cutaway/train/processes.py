@@ -125,7 +125,8 @@ def local(tensors: Iterable[Tensor]) -> list[Tensor]:
     >>> local([torch.ones(1)])
     [tensor([1.])]
     """
-    return [tensor.to_local() if in_shards(tensor) else tensor for tensor in tensors]
+    held: Iterable[Any] = tensors
+    return [tensor.to_local() if in_shards(tensor) else tensor for tensor in held]
 
 
 def in_shards(value: Any) -> bool:
