@@ -9,7 +9,7 @@ from torch import Tensor
 from cutaway.attack.losses import Goal, Loss
 from cutaway.attack.norms import chosen, lengths_l2, spread
 from cutaway.attack.oracle import Answer, Model
-from cutaway.attack.problem import Problem, pose
+from cutaway.attack.problem import Problem, survey
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper
 from cutaway.attack.walk import at_least, named_loss
@@ -289,7 +289,7 @@ def apgd(
     tensor([True])
     """
     at_least(1, steps=steps, restarts=restarts)
-    problem = pose(model, x, y, eps=eps, norm=norm, target=target, seed=seed, batch_size=batch_size, samples=samples)
+    problem = survey(model, x, y, eps=eps, norm=norm, target=target, seed=seed, batch_size=batch_size, samples=samples)
     with bar("apgd", steps * restarts, progress) as tick:
         keeper = search(problem, loss, steps, restarts, tick)
     settings = {"steps": steps, "restarts": restarts, "loss": loss, "samples": samples}

@@ -14,7 +14,7 @@ from cutaway.attack.apgd import Plan, merge, narrowed
 from cutaway.attack.fab import search as fab_search
 from cutaway.attack.losses import Goal, Loss, cross_entropy, dlr
 from cutaway.attack.oracle import Model
-from cutaway.attack.problem import Problem, pose
+from cutaway.attack.problem import Problem, survey
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper, contenders
 from cutaway.attack.square import search as square_search
@@ -135,7 +135,7 @@ def auto_attack(
     if version not in VERSIONS:
         raise nearest(version, VERSIONS, "version")
     chosen, samples = effort or Effort(), RANDOM_SAMPLES if version == "rand" else 1
-    problem = pose(model, x, y, eps=eps, norm=norm, target=None, seed=seed, batch_size=batch_size, samples=samples)
+    problem = survey(model, x, y, eps=eps, norm=norm, target=None, seed=seed, batch_size=batch_size, samples=samples)
     keeper = Keeper(problem)
     survivors = {"clean": int((~problem.solved).sum())}
     settings = {"version": version, **vars(chosen), "survivors": survivors}

@@ -10,7 +10,7 @@ from cutaway.attack.adam import Adam
 from cutaway.attack.norms import lengths_l2, spread
 from cutaway.attack.oracle import Model
 from cutaway.attack.penalty import Patience, bisect, hinge, through
-from cutaway.attack.problem import Problem, measured_in, pose
+from cutaway.attack.problem import Problem, measured_in, survey
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper
 from cutaway.attack.walk import at_least
@@ -95,7 +95,7 @@ def carlini_wagner(
     at_least(1, steps=steps, searches=searches)
     at_least(0, confidence=confidence, rate=rate, weight=weight)
     measured_in(("l2",), norm)
-    problem = pose(model, x, y, eps=None, norm=norm, target=target, seed=seed, batch_size=batch_size)
+    problem = survey(model, x, y, eps=None, norm=norm, target=target, seed=seed, batch_size=batch_size)
     how = {"steps": steps, "searches": searches, "rate": rate, "weight": weight, "confidence": confidence}
     with bar("carlini_wagner", steps * searches, progress) as tick:
         keeper = bisect(problem, searches, weight, partial(_descend, how=how, tick=tick))

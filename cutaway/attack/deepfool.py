@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cutaway.attack.norms import DUALS, NORMS, spread
 from cutaway.attack.oracle import Model
-from cutaway.attack.problem import Problem, measured_in, pose
+from cutaway.attack.problem import Problem, measured_in, survey
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper, contenders, firm, linearized
 from cutaway.attack.walk import at_least
@@ -93,7 +93,7 @@ def deepfool(
     at_least(1, steps=steps, candidates=candidates)
     at_least(0, overshoot=overshoot)
     measured_in(("l2", "linf"), norm)
-    problem = pose(model, x, y, eps=None, norm=norm, target=target, seed=seed, batch_size=batch_size)
+    problem = survey(model, x, y, eps=None, norm=norm, target=target, seed=seed, batch_size=batch_size)
     with bar("deepfool", steps, progress) as tick:
         keeper = search(problem, steps, overshoot, candidates, tick)
     settings = {"steps": steps, "overshoot": overshoot, "candidates": candidates}

@@ -9,7 +9,7 @@ from torch import Tensor
 from cutaway.attack.norms import lengths_l1, lengths_l2, spread
 from cutaway.attack.oracle import Model
 from cutaway.attack.penalty import Patience, bisect, hinge, through
-from cutaway.attack.problem import Problem, measured_in, pose
+from cutaway.attack.problem import Problem, measured_in, survey
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper
 from cutaway.attack.walk import at_least
@@ -114,7 +114,7 @@ def elastic_net(
     measured_in(("l1",), norm)
     if rule not in RULES:
         raise nearest(rule, RULES, "rule")
-    problem = pose(model, x, y, eps=None, norm=norm, target=target, seed=seed, batch_size=batch_size)
+    problem = survey(model, x, y, eps=None, norm=norm, target=target, seed=seed, batch_size=batch_size)
     how = {
         "steps": steps,
         "rate": rate,

@@ -7,7 +7,7 @@ from torch import Tensor
 from cutaway.attack.losses import Goal, without
 from cutaway.attack.norms import DUALS, spread
 from cutaway.attack.oracle import Model
-from cutaway.attack.problem import Problem, pose
+from cutaway.attack.problem import Problem, survey
 from cutaway.attack.result import Attack, settle
 from cutaway.attack.search import Keeper, contenders, firm, linearized
 from cutaway.attack.walk import at_least
@@ -141,7 +141,7 @@ def fab(
     (tensor([True]), 0.1)
     """
     at_least(1, steps=steps, candidates=candidates)
-    problem = pose(model, x, y, eps=None, norm=norm, target=target, seed=seed, batch_size=batch_size)
+    problem = survey(model, x, y, eps=None, norm=norm, target=target, seed=seed, batch_size=batch_size)
     with bar("fab", steps, progress) as tick:
         keeper = search(problem, contenders(problem, candidates), steps, tick)
     settings = {"steps": steps, "candidates": candidates}

@@ -4,7 +4,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.attack.oracle import Model
-from cutaway.attack.problem import pose
+from cutaway.attack.problem import survey
 from cutaway.attack.result import Attack
 from cutaway.attack.walk import Walk, at_least, named_loss, run
 
@@ -63,7 +63,7 @@ def pgd(
     (tensor([True]), True)
     """
     at_least(1, steps=steps)
-    problem = pose(model, x, y, eps=eps, norm=norm, target=target, seed=seed, batch_size=batch_size, samples=samples)
+    problem = survey(model, x, y, eps=eps, norm=norm, target=target, seed=seed, batch_size=batch_size, samples=samples)
     size = 2.5 * eps / steps if step_size is None else step_size
     how = Walk(named_loss(loss), steps, size, restarts, random_start, 0.0, early_stop)
     return run(problem, "pgd", how, control, seed, eps, progress)
@@ -111,7 +111,7 @@ def bim(
     tensor([True])
     """
     at_least(1, steps=steps)
-    problem = pose(model, x, y, eps=eps, norm=norm, target=target, seed=seed, batch_size=batch_size, samples=samples)
+    problem = survey(model, x, y, eps=eps, norm=norm, target=target, seed=seed, batch_size=batch_size, samples=samples)
     size = eps / steps if step_size is None else step_size
     how = Walk(named_loss(loss), steps, size, early_stop=early_stop)
     return run(problem, "bim", how, control, seed, eps, progress)
@@ -162,7 +162,7 @@ def momentum(
     tensor([True])
     """
     at_least(1, steps=steps)
-    problem = pose(model, x, y, eps=eps, norm=norm, target=target, seed=seed, batch_size=batch_size, samples=samples)
+    problem = survey(model, x, y, eps=eps, norm=norm, target=target, seed=seed, batch_size=batch_size, samples=samples)
     size = eps / steps if step_size is None else step_size
     how = Walk(named_loss(loss), steps, size, decay=decay, early_stop=early_stop)
     return run(problem, "momentum", how, control, seed, eps, progress)

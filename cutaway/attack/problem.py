@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -101,8 +101,9 @@ def pose(
     batch_size: int = 256,
     samples: int = 1,
     loss: Loss | None = None,
+    captured: bool = False,
 ) -> Problem:
-    """Check all arguments; with a loss the first forward pass gives its gradient as well."""
+    """Check all arguments and run the clean images: with a loss for their gradient as well, `captured` by the graph."""
     if norm not in LENGTHS:
         raise nearest(norm, LENGTHS, "norm")
     _check_images(x)
@@ -115,13 +116,18 @@ def pose(
             raise ArgumentError(f"{name}={value}: expected at least 1")
     oracle, goal, x = Oracle(model, batch_size, samples, seed), Goal(labels, targets), x.detach()
     if loss is None:
-        first, clean = None, oracle.logits(x)
+        if captured:
+            oracle.follow(x)
+        first, clean = None, oracle.look(x)
         _check_goal(goal, clean.shape[1])
     else:
         _check_goal(goal, oracle.classes(x))
         first = oracle.ascent(x, loss, goal)
         clean = oracle.sure(x, first.logits)
     return Problem(oracle, x, goal, norm, radii, Draws(seed, torch.arange(len(x), device=x.device)), clean, first)
+
+
+survey = partial(pose, captured=True)  # for attacks that are going to ask for gradients
 
 
 def measured_in(norms: tuple[str, ...], norm: str) -> None:
