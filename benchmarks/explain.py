@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -198,14 +198,19 @@ def missed(values: Tensor, change: Tensor) -> float:
     return float((values.detach().sum() - change).abs() / change.abs())
 
 
-def contenders(net: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
+METHODS = (
+    *("gradient", "guided_backprop", "grad_cam", "guided_grad_cam", "integrated_gradients", "smooth_grad", "lrp"),
+    *("deep_lift", "occlusion"),
+)
+
+
+def contenders(net: nn.Module, x: Tensor, methods: Sequence[str]) -> dict[str, Callable[[], object]]:
     """What is timed."""
     target, free = 3, x.clone().requires_grad_()
     seed = torch.zeros(len(x), 1000)
     seed[:, target] = 1
     found: dict[str, Callable[[], object]] = {"autograd": lambda: torch.autograd.grad(net(free), free, seed)[0]}
-    plain = ("gradient", "guided_backprop", "grad_cam", "guided_grad_cam", "integrated_gradients", "smooth_grad")
-    for name in (*plain, "lrp", "deep_lift", "occlusion"):
+    for name in methods:
         settings = {"progress": False} if name == "occlusion" else {}
         found[name] = partial(explain.METHODS[name], net, x, target, score=False, **settings)
     captum = library("captum.attr")
@@ -216,12 +221,12 @@ def contenders(net: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
     return found
 
 
-def speed(repeats: int, batches: list[int]) -> None:
+def speed(repeats: int, batches: list[int], methods: Sequence[str]) -> None:
     """Print times as ratios to one input gradient."""
     net = nets.make("resnet18", seed=0).eval().requires_grad_(False)
     for batch in batches:
         x = torch.rand(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-        functions, times = contenders(net, x), {}
+        functions, times = contenders(net, x, methods), {}
         for turn in range(repeats + 1):
             for name, function in functions.items():
                 begin = time.process_time()
@@ -240,17 +245,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--speed", action=argparse.BooleanOptionalAction, default=True, help="measure times too")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
+    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS, help="whose times are measured")
+    parser.add_argument("--tables", action=argparse.BooleanOptionalAction, default=True, help="print agreement too")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, Python {platform.python_version()}")
-    print("largest relative difference from captum on a chain of modules")
-    agreement()
-    print("guided backprop against its definition")
-    rectifiers()
-    print("DeepLIFT: relative completeness gap")
-    completeness()
+    if options.tables:
+        print("largest relative difference from captum on a chain of modules")
+        agreement()
+        print("guided backprop against its definition")
+        rectifiers()
+        print("DeepLIFT: relative completeness gap")
+        completeness()
     if options.speed:
-        speed(options.repeats, options.batches)
+        speed(options.repeats, options.batches, options.methods)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ import argparse
 import csv
 import io
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,6 +31,7 @@ from cutaway import data, explain, nets
 from cutaway import visualize as V
 
 HERE = Path(__file__).resolve().parent
+IMAGES = HERE / "images"
 LIMIT = 60_000  # bytes of a picture
 LIMITS = {"depth-squeezenet": 40_000, "depth-mobilenet": 40_000}  # of those that may be smaller
 WIDTH = 1000  # pixels
@@ -49,6 +52,7 @@ BEGUN = HERE.parent / "build" / "gallery-begun"  # is there while a run is: pict
 PHOTOGRAPHS = ("n02110958_pug", "n02391049_zebra", "n01818515_macaw", "n02056570_king_penguin")
 NEEDED = ("squeezenet1_0.safetensors", "mobilenet_v2.safetensors", "imagenet_samples", "pictures")
 LEFT_OUT = ("layer_attribution", "neuron_attribution", "attention_rollout")  # no map of an image's places, no attention
+FEWER: dict[str, dict[str, Any]] = {"rise": {"samples": 400}, "score_cam": {"channels": 100}}  # passes, to save time
 VIEW, PAINTINGS = "content_tubingen", ("style_starry_night", "style_the_scream", "style_composition_vii")
 
 
@@ -106,7 +110,7 @@ def all_methods(material: Material, place: int) -> Figure:
     """Every method on one photograph."""
     image, target = material.photographs[place], material.classes[place]
     maps = {
-        method: function(material.squeezenet, image[None], target)
+        method: function(material.squeezenet, image[None], target, **FEWER.get(method, {}))
         for method, function in explain.METHODS.items()
         if method not in LEFT_OUT
     }
@@ -392,7 +396,6 @@ def main() -> None:
     names = [name for chapter in CHAPTERS.values() for name in chapter.captions]
     parser.add_argument("--only", nargs="+", choices=[*CHAPTERS, *names], metavar="NAME", help="chapters or pictures")
     only = parser.parse_args().only
-    chosen = {*(only or CHAPTERS)}
     named = os.environ.get("CUTAWAY_DATA")
     if not named:
         sys.exit(
@@ -402,19 +405,45 @@ def main() -> None:
     missing = [name for name in NEEDED if not (folder / name).exists()]
     if missing:
         sys.exit(f"the gallery needs {', '.join(missing)} in CUTAWAY_DATA={named}")
-    material, console, images = Material(folder), Console(), HERE / "images"
-    images.mkdir(exist_ok=True)
-    begun = None if only else resumed(console)
+    IMAGES.mkdir(exist_ok=True)
+    console = Console()
+    if only:
+        some({*only}, Material(folder), console)
+    else:
+        everything(console)
+    (HERE / "gallery.md").write_text(page(), encoding="utf-8")
+
+
+def some(chosen: set[str], material: Material, console: Console) -> None:
+    """Make chapters and pictures, one after the other."""
     for title, chapter in CHAPTERS.items():
         for name, make in chapter.make(material).items() if {title, *chapter.captions} & chosen else ():
-            path, start = images / f"{name}.jpg", time.perf_counter()
-            finished = begun is not None and path.exists() and path.stat().st_mtime > begun
-            if {title, name} & chosen and not finished:
-                size = kept(make(), path)
+            if {title, name} & chosen:
+                start = time.perf_counter()
+                size = kept(make(), IMAGES / f"{name}.jpg")
                 console.print(f"images/{name}.jpg: {size} bytes, {time.perf_counter() - start:.0f} s")
-    (HERE / "gallery.md").write_text(page(), encoding="utf-8")
-    if not only:
-        BEGUN.unlink()
+
+
+def everything(console: Console) -> None:
+    """Make all chapters, as many at a time as there are cores, in processes of their own with one thread each."""
+    begun = resumed(console)
+    waiting = [[name for name in chapter.captions if not finished(name, begun)] for chapter in CHAPTERS.values()]
+
+    def make(names: list[str]) -> int:
+        alone = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        return subprocess.run([sys.executable, __file__, "--only", *names], env=alone, check=False).returncode
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        failed = any(pool.map(make, filter(None, waiting)))
+    if failed:
+        sys.exit("some pictures could not be made, see above; the same command goes on with those that are missing")
+    BEGUN.unlink()
+
+
+def finished(name: str, begun: float) -> bool:
+    """Whether a picture was made since a run began."""
+    path = IMAGES / f"{name}.jpg"
+    return path.exists() and path.stat().st_mtime > begun
 
 
 def resumed(console: Console) -> float:
