@@ -52,7 +52,7 @@ BEGUN = HERE.parent / "build" / "gallery-begun"  # is there while a run is: pict
 PHOTOGRAPHS = ("n02110958_pug", "n02391049_zebra", "n01818515_macaw", "n02056570_king_penguin")
 NEEDED = ("squeezenet1_0.safetensors", "mobilenet_v2.safetensors", "imagenet_samples", "pictures")
 LEFT_OUT = ("layer_attribution", "neuron_attribution", "attention_rollout")  # no map of an image's places, no attention
-FEWER: dict[str, dict[str, Any]] = {"rise": {"samples": 400}, "score_cam": {"channels": 100}}  # passes, to save time
+FEWER: dict[str, dict[str, Any]] = {"rise": {"samples": 250}, "score_cam": {"channels": 64}}  # passes, to save time
 VIEW, PAINTINGS = "content_tubingen", ("style_starry_night", "style_the_scream", "style_composition_vii")
 
 
