@@ -27,6 +27,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cutaway as ct
+from benchmarks.coverage_models import define_torchvision
+
+define_torchvision()
 os.environ.setdefault("KERAS_BACKEND", "torch")
 try:
     import keras
@@ -34,10 +40,6 @@ try:
     import skorch
 except ImportError:  # the peers are in .bench/ alone
     keras = lightning = skorch = None
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import cutaway as ct
 
 REPLICATES = 32
 
@@ -142,8 +144,8 @@ def by_keras(make: Callable[[], nn.Module], x: Tensor, y: Tensor, batch: int) ->
     else:
         shaped = x.permute(0, 2, 3, 1).numpy()
         wanted = [
-            layers.Conv2D(6, 5, activation="tanh"), layers.AveragePooling2D(),
-            layers.Conv2D(16, 5, activation="tanh"), layers.AveragePooling2D(),
+            layers.Conv2D(6, 5, activation="tanh"), layers.AveragePooling2D(2),
+            layers.Conv2D(16, 5, activation="tanh"), layers.AveragePooling2D(2),
             layers.Conv2D(120, 5, activation="tanh"), layers.Flatten(), layers.Dense(84, activation="tanh"),
             layers.Dense(10),
         ]  # fmt: skip

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 Pair = tuple[int, int]
 Window = tuple[Pair, Pair, Pair]  # side, stride and dilation of the kernel
 
+_LONG = 8  # numbers side by side from which on copying rows is quicker than gathering numbers
 _LARGEST = 1 << 23  # numbers in the copied windows from which on torch's convolution is used
 
 
@@ -54,10 +55,15 @@ def windows(x: Tensor, window: Window) -> Tensor:
     """Copy the windows of images `(…, N, C, H, W)` into the columns of a matrix `(…, C·K·K, N·P·Q)`."""
     (k, m), (down, right), (spread, wide) = window
     *lead, n, c, h, w = x.shape
-    r, (p, q) = math.prod(lead), sides((h, w), window)
-    shape = (r, c, k, m, n, p, q)
-    strides = (n * c * h * w, h * w, spread * w, wide, c * h * w, down * w, right)
-    return x.contiguous().as_strided(shape, strides).reshape(*lead, c * k * m, n * p * q)
+    p, q = sides((h, w), window)
+    if right == 1 and q >= _LONG:
+        shape = (math.prod(lead), c, k, m, n, p, q)
+        strides = (n * c * h * w, h * w, spread * w, wide, c * h * w, down * w, right)
+        return x.contiguous().as_strided(shape, strides).reshape(*lead, c * k * m, n * p * q)
+    flat = x.reshape(-1, c * h * w).index_select(1, places((c, h, w), window).to(x.device))
+    if n == 1:
+        return flat.view(*lead, c * k * m, -1)
+    return flat.view(*lead, n, c * k * m, -1).transpose(-3, -2).flatten(-2)
 
 
 def rows_of(maps: Tensor) -> Tensor:
