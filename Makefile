@@ -15,7 +15,7 @@ CAN_MAKE_ENV := import ensurepip, venv
 FIND = for p in $(CANDIDATES); do "$$p" -c '$(1)' >/dev/null 2>&1 && { echo "$$p"; break; }; done
 PYTHON ?= $(shell $(call FIND,$(RIGHT_VERSION); $(CAN_MAKE_ENV)))
 
-.PHONY: help demo env test test-all lint bench-env gallery gallery-data clean
+.PHONY: help demo env test test-all lint bench-env gallery clean
 
 help:
 	@echo "make demo       make the environment, train LeNet-5 on digits and write its report"
@@ -44,13 +44,12 @@ lint: $(VENV)/.tools
 
 bench-env: $(BENCH)/.package
 
-gallery: gallery-data env
-	CUTAWAY_DATA="$(CUTAWAY_DATA)" $(VENV)/bin/python docs/gallery.py $(if $(ONLY),--only $(ONLY))
-
-gallery-data:
+gallery:
 	@test -n "$(CUTAWAY_DATA)" || { \
 	  echo "make: the gallery needs networks and photographs: make gallery CUTAWAY_DATA=path/to/data" >&2; \
 	  echo "make: docs/gallery.py says which; ONLY=\"dream priors\" makes chapters or pictures again" >&2; exit 1; }
+	@$(MAKE) --no-print-directory env
+	CUTAWAY_DATA="$(CUTAWAY_DATA)" $(VENV)/bin/python docs/gallery.py $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
