@@ -14,7 +14,7 @@ from cutaway.train.losses import Loss
 from cutaway.train.state import copied, random_state, set_random_state
 from cutaway.train.traced import Weights, trace
 
-FEW = 20_000_000  # floating-point operations of a batch's forward pass up to which the program pays
+FEW = 30_000_000  # floating-point operations of a batch's forward pass up to which the program pays
 _SHAPES = 2  # batches of a pass: the usual one and the last
 _CLOSE = 1e-4
 

@@ -14,6 +14,7 @@ from cutaway.train.batches import Source
 from cutaway.train.collapse import check_adversary
 from cutaway.train.flat import FEW, flat_step
 from cutaway.train.gradients import Step, in_pieces, make_step
+from cutaway.train.layout import MANY, channels_last
 from cutaway.train.losses import Loss, loss_function
 from cutaway.train.metrics import metric_functions
 from cutaway.train.moves import Moves
@@ -70,8 +71,11 @@ def prepare(
         named = dict(zip(names, weights, strict=True))
         step = _step(model, loss, named, chosen, rules, adversary, scaler)
         if rules is None and adversary is None and chosen.precision == "float32" and chosen.optimizer != "lbfgs":
-            few = operations(model, source)
-            step = step if few is None or few > FEW else flat_step(model, loss, named, step)
+            work = operations(model, source)
+            if work is not None and work <= FEW:
+                step = flat_step(model, loss, named, step)
+            elif work is not None and work >= MANY:
+                step = channels_last(step, model)
         step = in_pieces(step, chosen.accumulate)
         step = in_parts(step, model)
     check_adversary(adversary, optimizer, chosen.accumulate)
