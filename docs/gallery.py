@@ -46,6 +46,7 @@ QUALITIES = (
     (46, 0.55),
     (40, 0.5),
     (40, 0.4),
+    (30, 0.4),
     (30, 0.35),
 )  # and sizes
 BEGUN = HERE.parent / "build" / "gallery-begun"  # is there while a run is: pictures newer than it are finished
