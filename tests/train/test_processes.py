@@ -134,8 +134,8 @@ def test_shards_go_on_to_the_same_result_in_several_processes_and_in_one(
 @slow
 def test_shards_that_explode_are_named_by_all(tmp_path: Path) -> None:
     done = start(tmp_path, "spoiled", 2, "shard")
-    assert done.returncode != 0 and "learning rate 1e+30" in done.stderr
-    assert "the update of" in done.stderr or "not finite" in done.stderr or "gradient of" in done.stderr
+    assert done.returncode != 0
+    assert "epoch 1, step 2 (learning rate 1e+30): the loss squared_error is inf" in done.stderr
 
 
 def test_shards_need_several_processes() -> None:
