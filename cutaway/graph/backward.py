@@ -17,6 +17,8 @@ from cutaway.errors import ArgumentError
 from cutaway.graph.nodes import Node, bound_arguments, map_nodes, moves, nodes_in, operation_name
 from cutaway.graph.rows import REFERENCE, Row, RuleSet, requests, resolve
 
+PACK = "cutaway.pack"
+
 
 @dataclass(frozen=True)
 class Ref:
@@ -56,6 +58,27 @@ def ancestors(nodes: Iterable[Node]) -> set[Node]:
             found.add(node)
             stack.extend(node.inputs)
     return found
+
+
+def out_of_reach(of: Iterable[Node]) -> set[Node]:
+    """What `of` depends on through something that a pass prepares beforehand: no adjoint comes back from there."""
+    return ancestors(node for node in ancestors(of) if node.kind == "prepared" or operation_name(node.op) == PACK)
+
+
+def refuse_out_of_reach(of: Iterable[Node], wrt: Iterable[Node]) -> None:
+    """Refuse adjoints that would be silently zero, or only a part.
+
+    Raises:
+        ArgumentError: one of `wrt` goes into what a pass prepares, folded constants or weights laid out for kernels.
+    """
+    hidden = out_of_reach(of)
+    for node in wrt:
+        if node in hidden:
+            raise ArgumentError(
+                f"a pass prepares something of {node.name!r} beforehand, and no adjoint comes back from there: "
+                "ask for the gradient before the passes, or leave out fuse_convolutions, pack_convolutions and "
+                "fold_constants"
+            )
 
 
 def choose(nodes: Sequence[Node], of: Iterable[Node] | None, wrt: Iterable[Node], rules: RuleSet | None) -> Choice:

@@ -135,14 +135,15 @@ CONVOLUTIONS: set[Callable] = set()  # the rules of fused convolutions
 def convolution_row(rectify: Rectify, overwriting: Rectify | None = None) -> Row:
     """The row of fused convolutions for a rule of the ReLU at their end, a function of adjoint and result.
 
-    The ReLU's rule comes first; what is left goes to the summand as it is and to the input through the kernel.
+    The ReLU's rule comes first; what is left goes to the summand as it is, to the bias summed, and to the input through
+    the kernel. A packed weight has no adjoint (see `backward.refuse_out_of_reach`).
     `overwriting` is the same rule, written into the adjoint.
     """
     rule = _convolution_rule(rectify)
     CONVOLUTIONS.add(rule)
     if overwriting is not None:
         OVERWRITING[rule] = _convolution_rule(overwriting)
-    return Row({("input", "other"): rule})
+    return Row({("input", "other", "bias"): rule})
 
 
 def _convolution_rule(rectify: Rectify) -> Callable:
@@ -157,12 +158,13 @@ def _convolution_rule(rectify: Rectify) -> Callable:
         dilation: list,
         groups: int,
         needs: tuple,
-    ) -> tuple[Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         before = rectify(grad, result) if relu else grad
         to_input = None
         if "input" in needs:
             to_input = convolution_input_packed(before, input_shape, packed, stride, padding, dilation, groups)
-        return to_input, before if "other" in needs else None
+        to_bias = before.sum((0, 2, 3)) if "bias" in needs else None
+        return to_input, before if "other" in needs else None, to_bias
 
     return convolution_adjoints
 

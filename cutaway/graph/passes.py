@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from cutaway.errors import ArgumentError, nearest
 from cutaway.graph import fused
 from cutaway.graph.backward import ancestors
-from cutaway.graph.nodes import Node, bound_arguments, map_nodes
+from cutaway.graph.nodes import Node, bound_arguments, map_nodes, moves
 from cutaway.graph.rewrite import Rewrite, rewrite
 from cutaway.graph.rows import TABLE, Row
 from cutaway.graph.unread import skip_unread
@@ -211,8 +211,9 @@ def pack_convolutions(graph: "Graph") -> "Graph":
 
 
 def _images(graph: "Graph") -> list[Node]:
-    """The convolutions of batches of images (an image alone, without a batch dimension, is left as it is)."""
-    return [node for node in graph.nodes if node.op is aten.conv2d.default and node.shape and len(node.shape) == 4]
+    """The convolutions of batches of images whose weight no input changes (an image alone is left as it is)."""
+    found = [node for node in graph.nodes if node.op is aten.conv2d.default and node.shape and len(node.shape) == 4]
+    return [node for node in found if not moves(bound_arguments(node)["weight"])]
 
 
 def _packed(graph: "Graph", plan: dict[Node, Tail]) -> "Graph":

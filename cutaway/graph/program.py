@@ -16,6 +16,7 @@ from cutaway.graph.backward import (
     at_reference,
     choose,
     forward_lines,
+    refuse_out_of_reach,
     renamed,
     shape_line,
 )
@@ -151,6 +152,7 @@ def forward_program(graph: "Graph") -> Built:
 
 def build(graph: "Graph", of: list[Node], wrt: list[Node], rules: RuleSet | None, values: list[Node]) -> Built:
     """Make the program of a request: the forward lines it needs, then the reverse walk."""
+    refuse_out_of_reach(of, wrt)
     choice = choose(graph.nodes, of, wrt, rules)
     compared = compares(rules)
     walk = Reverse(choice, of, wrt, compared)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cutaway.graph.backward import Line, Reverse, adjoint_name, choose, forward_lines, restricted, shape_line
+from cutaway.graph.backward import (
+    Line,
+    Reverse,
+    adjoint_name,
+    choose,
+    forward_lines,
+    out_of_reach,
+    refuse_out_of_reach,
+    restricted,
+    shape_line,
+)
 from cutaway.graph.emit import interpret
 from cutaway.graph.nodes import Node
 from cutaway.graph.rows import RuleSet, cache_key
@@ -30,17 +40,18 @@ class Plan:
     def __init__(self, graph: "Graph", rules: RuleSet | None) -> None:
         self.choice = choose(graph.nodes, None, _leaves(graph), rules)
         self.forward = forward_lines(graph.nodes, self.choice)
-        self.walks: dict[Any, tuple[list[Line], set[Node]]] = {}
+        self.walks: dict[Any, tuple[list[Line], set[Node], set[Node]]] = {}
 
-    def backward(self, graph: "Graph", of: Node, wrt: Sequence[Node] | None) -> tuple[list[Line], set[Node]]:
-        """The lines that compute adjoints, and the nodes whose adjoint they compute."""
+    def backward(self, graph: "Graph", of: Node, wrt: Sequence[Node] | None) -> tuple[list[Line], set[Node], set[Node]]:
+        """The lines that compute adjoints, the nodes whose adjoint they compute, and those that can have none."""
         key = (of, None if wrt is None else tuple(wrt))
         if key not in self.walks:
             nodes = graph.nodes[: of.index + 1]
+            refuse_out_of_reach([of], wrt or ())
             choice = self.choice if wrt is None else restricted(self.choice, nodes, wrt)
             walk = Reverse(choice, [of], _leaves(graph) if wrt is None else wrt)
             walk.walk(nodes)
-            self.walks[key] = [*map(shape_line, walk.shapes), *walk.lines], walk.ready
+            self.walks[key] = [*map(shape_line, walk.shapes), *walk.lines], walk.ready, out_of_reach([of]) - walk.ready
         return self.walks[key]
 
 
@@ -82,14 +93,14 @@ class Trace:
         node = self.graph[of]
         named = [wrt] if isinstance(wrt, str | Node) else wrt
         ends = None if named is None else [self.graph[name] for name in named]
-        lines, ready = self.plan.backward(self.graph, node, ends)
+        lines, ready, hidden = self.plan.backward(self.graph, node, ends)
         env = dict(self.values) | {"seed_0": seed}
         with torch.no_grad():
             interpret(lines, env)
         adjoints = {
             each: env[adjoint_name(each)] if each in ready else torch.zeros_like(self.values[each.identifier])
             for each in (self.graph.nodes if ends is None else [*ready, *ends])
-            if each.differentiable and each.shape is not None
+            if each.differentiable and each.shape is not None and each not in hidden
         }
         return replace(self, adjoints=adjoints)
 

@@ -217,3 +217,41 @@ def test_a_graph_that_starts_inside_gives_the_same_adjoint() -> None:
     assert torch.equal(head.gradient()(values["grouped"]), adjoints["grouped"])
     with pytest.raises(ArgumentError, match=r"around 'left\.0'"):
         start(graph, "left.0")
+
+
+def test_a_trace_after_the_passes_has_the_adjoints_of_the_graph_before() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
+    graph = ct.capture(model.eval(), torch.randn(2, 3, 8, 8))
+    x = torch.randn(2, 3, 8, 8)
+    plain = graph.run(x).backward()
+    for end in (None, "input"):
+        traced = graph.optimized().run(x).backward(wrt=end)
+        assert torch.allclose(traced["input"].adjoint, plain["input"].adjoint, atol=1e-6)
+    traced = graph.optimized().run(x).backward()
+    for name in ("0.bias", "2.bias", "5.weight"):
+        assert torch.allclose(traced[name].adjoint, plain[name].adjoint, atol=1e-5), name
+    assert traced["0.weight"].adjoint is None  # rather than zero
+
+
+def test_adjoints_that_no_pass_leaves_a_way_to_are_refused() -> None:
+    model = subject(torch.float32)
+    graph = ct.capture(model, torch.randn(2, 3, 12, 12))
+    for passes in (["fuse_convolutions"], ["pack_convolutions"], ["fold_batch_norm", "fold_constants"]):
+        passed = graph.optimized(passes)
+        with pytest.raises(ArgumentError, match=r"prepares something of 'stem.weight'.*before the passes"):
+            passed.gradient(wrt=["x", "stem.weight"])
+        with pytest.raises(ArgumentError, match=r"stem.weight"):
+            passed.run(torch.randn(2, 3, 12, 12)).backward(wrt="stem.weight")
+        assert passed.gradient(wrt="head.weight")(torch.randn(2, 3, 12, 12)).any()
+
+
+def test_a_weight_that_the_input_makes_is_not_packed() -> None:
+    def dynamic(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, w.tanh(), padding=1)
+
+    x, w = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3)
+    graph = ct.capture(dynamic, x, w)
+    seed = torch.randn(2, 4, 6, 6)
+    for name in ("x", "w"):
+        found = graph.optimized().gradient(wrt=name)(x, w, seed=seed)
+        assert torch.allclose(found, graph.gradient(wrt=name)(x, w, seed=seed), atol=1e-5)
