@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.coverage_models import define_torchvision
 from benchmarks.engine import processor
 from cutaway import attack, data, nets
+from cutaway.experiments.adversarial_training import mnist_network
 
 define_torchvision()
 PEERS = ("torchattacks", "foolbox", "pyautoattack")  # the last one is the original AutoAttack
@@ -217,82 +219,102 @@ def compare(title: str, model: nn.Module, y: Tensor, ours: Callable[[], Any], th
     )
 
 
-def agreement(model: nn.Module, x: Tensor, y: Tensor) -> None:
-    """Print robust accuracies by our code and by the peers' at bounds where they lie between 0 and the clean one."""
+def agreement(model: nn.Module, x: Tensor, y: Tensor, bound: float, large: float | None = None) -> None:
+    """Print robust accuracies by our code and by the peers'.
+
+    Args:
+        model, x, y: the network, images and labels.
+        bound: of the short attacks, where robust accuracy lies between 0 and the clean one.
+        large: bound of AutoAttack's standard version; left out when None.
+    """
     torchattacks, foolbox, original = map(library, PEERS)
-    bound, few = 0.5 / 255, attack.Effort(steps=20, targets=3, queries=200)
-    part_x, part_y = x[:100], y[:100]  # where nearly half the images stay, each costs all there is
-    if original is not None:
-        one = original.AutoAttack(model, norm="Linf", eps=8 / 255, seed=0)
+    few = attack.Effort(steps=20, targets=3, queries=200)
+    words = f"{bound:.2f}" if bound > 0.1 else f"{255 * bound:.3g}/255"
+    if original is not None and large is not None:
+        one = original.AutoAttack(model, norm="Linf", eps=large, seed=0)
         compare(
-            "AutoAttack standard, 8/255",
+            f"AutoAttack standard, {255 * large:.3g}/255",
             model,
             y,
-            lambda: attack.auto_attack(model, x, y, eps=8 / 255, **QUIET),
+            lambda: attack.auto_attack(model, x, y, eps=large, **QUIET),
             lambda: one.run_standard_evaluation(x, y, batch_size=250)[0],
         )
+    if original is not None:
         short = original.AutoAttack(model, norm="Linf", eps=bound, seed=0)
         for part in (short.apgd, short.apgd_targeted, short.fab):
             part.n_iter = few.steps
         short.apgd_targeted.n_target_classes = short.fab.n_target_classes = few.targets
         short.square.n_queries = few.queries
         compare(
-            "AutoAttack, 20 steps, 3 targets, 0.5/255",
+            f"AutoAttack, 20 steps, 3 targets, {words}",
             model,
-            part_y,
-            lambda: attack.auto_attack(model, part_x, part_y, eps=bound, effort=few, **QUIET),
-            lambda: short.run_standard_evaluation(part_x, part_y, batch_size=250)[0],
+            y,
+            lambda: attack.auto_attack(model, x, y, eps=bound, effort=few, **QUIET),
+            lambda: short.run_standard_evaluation(x, y, batch_size=250)[0],
         )
     settings: dict[str, Any] = {"eps": bound, "step_size": bound / 4, "steps": 20, "random_start": False, **QUIET}
+    peers: dict[str, Callable[[], Tensor]] = {}
     if torchattacks is not None:
         pgd = torchattacks.PGD(model, eps=bound, alpha=bound / 4, steps=20, random_start=False)
-        compare(
-            "PGD-20, 0.5/255 (torchattacks)", model, y, lambda: attack.pgd(model, x, y, **settings), lambda: pgd(x, y)
-        )
+        peers["torchattacks"] = lambda: pgd(x, y)
     if foolbox is not None:
         linf = foolbox.attacks.LinfPGD(abs_stepsize=bound / 4, steps=20, random_start=False)
         wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
-        compare(
-            "PGD-20, 0.5/255 (foolbox)",
-            model,
-            y,
-            lambda: attack.pgd(model, x, y, **settings),
-            lambda: linf(wrapped, x, y, epsilons=bound)[1],
-        )
+        peers["foolbox"] = lambda: linf(wrapped, x, y, epsilons=bound)[1]
+    for name, theirs in peers.items():
+        compare(f"PGD-20, {words} ({name})", model, y, lambda: attack.pgd(model, x, y, **settings), theirs)
 
 
-def main() -> None:
-    """Print all tables."""
+def cifar(folder: Path, name: str) -> nn.Module:
+    """A CIFAR ResNet with its weights from the data folder."""
+    return nets.load(name, weights=folder / f"{name.removesuffix('_cifar')}_cifar10.safetensors").eval()
+
+
+def hardened(weights: Path) -> nn.Module:
+    """The network that `cutaway experiment adversarial_training --full` trains on MNIST."""
+    model = mnist_network(widths=(32, 64, 200))
+    model.load_state_dict(load_file(weights))
+    return model.eval()
+
+
+def options() -> argparse.Namespace:
+    """What was asked at the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder with CIFAR-10 and resnet20_cifar10.safetensors"
-    )
-    parser.add_argument(
-        "--weights", default="resnet20_cifar10.safetensors", help="of a network `--network` in that folder"
-    )
-    parser.add_argument("--network", default="resnet20_cifar")
+    parser.add_argument("--data", type=Path, required=True, help="folder with CIFAR-10 and weights of CIFAR ResNets")
+    parser.add_argument("--networks", nargs="*", default=["resnet20_cifar"], help="to compare answers on")
+    parser.add_argument("--hardened", type=Path, help="model.safetensors of a network trained on attacked MNIST digits")
     parser.add_argument("--repeats", type=int, default=2, help="on small images; large ones half as often")
     parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--speed", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="time them as well")
     parser.add_argument("--only", nargs="*", help="time only these attacks")
     parser.add_argument("--agreement", action=argparse.BooleanOptionalAction, default=True)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print all tables."""
+    asked = options()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    torch.set_num_threads(2)
+    torch.set_num_threads(asked.threads)
     versions = ", ".join(f"{name} {getattr(library(name), '__version__', '–')}" for name in PEERS)
-    print(f"{processor()}, 2 threads, torch {torch.__version__}, {versions}, Python {platform.python_version()}")
-    model = nets.load(options.network, weights=options.data / options.weights).eval()
-    os.environ["CUTAWAY_DATA"] = str(options.data)
-    test = data.load("cifar10")[-1]
-    x, y = test.x[: options.images], test.y[: options.images]
-    if options.agreement:
-        print(f"robust accuracy of {options.network} on {len(x)} images of CIFAR-10")
-        agreement(model, x, y)
-    if options.speed:
-        print(f"CPU time relative to a loop written by hand, {options.repeats} interleaved repeats")
-        speed(options.repeats, options.peers, subjects(model, x), options.only)
+    place = f"{processor()}, {asked.threads} threads, torch {torch.__version__}"
+    print(f"{place}, {versions}, Python {platform.python_version()}")
+    os.environ["CUTAWAY_DATA"] = str(asked.data)
+    images = data.load("cifar10")[-1][: asked.images]
+    if asked.agreement:
+        for name in asked.networks:
+            print(f"robust accuracy of {name} on {len(images)} images of CIFAR-10", flush=True)
+            agreement(cifar(asked.data, name), images.x, images.y, 0.5 / 255, 8 / 255)
+    if asked.hardened is not None:
+        digits = data.load("mnist")[-1][: asked.images]
+        print(f"robust accuracy of {asked.hardened} on {len(digits)} images of MNIST", flush=True)
+        agreement(hardened(asked.hardened), digits.x, digits.y, 0.3)
+    if asked.speed:
+        print(f"CPU time relative to a loop written by hand, {asked.repeats} interleaved repeats")
+        speed(asked.repeats, asked.peers, subjects(cifar(asked.data, "resnet20_cifar"), images.x), asked.only)
 
 
 if __name__ == "__main__":
