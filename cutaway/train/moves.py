@@ -16,6 +16,7 @@ class Moves:
     Args:
         optimizer: of any kind; only SGD, Adam and AdamW of `torch.optim`, fused, are known.
 
+    >>> import torch
     >>> weight = torch.nn.Parameter(torch.ones(2))
     >>> moves = Moves(SGD([weight], lr=0.1, fused=True))
     >>> moves([torch.ones(2)]) if moves.ready() else None; weight.data

@@ -81,10 +81,11 @@ def test_a_failure_is_heard_and_ends_the_others(job: str, words: str, tmp_path: 
 def test_control_c_ends_the_jobs(tmp_path: Path, jobs: Any) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nfrom functools import partial\nfrom pathlib import Path\n"
+        "import signal\nfrom functools import partial\nfrom pathlib import Path\n"
         "from cutaway.experiments.workers import side_by_side\n"
         f"from {jobs.__name__} import wait_long\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a background shell
         f"    marks = [Path({str(tmp_path)!r}) / name for name in 'ab']\n"
         "    side_by_side({mark.name: partial(wait_long, mark) for mark in marks}, 2)\n"
     )

@@ -12,6 +12,7 @@ FAST = {
     "lenet1989": (1, 16, 16),
     "lenet5": (1, 32, 32),
     "resnet20_cifar": CIFAR,
+    "fast_cifar": CIFAR,
     "squeezenet1_1": PHOTO,
 }
 SLOW = {

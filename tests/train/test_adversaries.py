@@ -27,10 +27,10 @@ EPS, RATE, BATCH, STEPS = 0.1, 0.3, 8, 4
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Autograd in the place of the engine, which takes its time to capture a network."""
 
-    def step(model: Any, loss: Any, weights: Any, precision: Any, rules: Any, *rest: Any) -> Any:
-        return autograd_step(model, loss, weights, precision, *rest)
+    def step(model: Any, loss: Any, weights: Any, precision: Any, rules: Any, *rest: Any, **named: Any) -> Any:
+        return autograd_step(model, loss, weights, precision, *rest, **named)
 
-    monkeypatch.setattr("cutaway.train.loop.make_step", step)
+    monkeypatch.setattr("cutaway.train.prepare.make_step", step)
     monkeypatch.setattr("cutaway.train.ascent.gradient_of", lambda *given: lambda z: by_autograd(given[0], z, given[2]))
 
 
