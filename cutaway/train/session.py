@@ -25,6 +25,7 @@ from cutaway.train.state import State
 Callback = Callable[["Epoch"], Any]
 
 _COST = 0.02  # share of the time that checkpoints may take
+_LONGEST = 300.0  # seconds between two at most: one slow write says little of the next
 LOOK_EVERY = 16  # steps after which processes ask each other whether to stop or to write
 
 
@@ -111,7 +112,7 @@ def keep(job: Job, now: bool = False) -> None:
     """Write a checkpoint when one is due: so often that writing takes a small share of the time."""
     if job.folder is None and not job.gathers:
         return
-    due = time.monotonic() - job.saved >= max(1.0, job.cost / _COST)
+    due = time.monotonic() - job.saved >= min(max(1.0, job.cost / _COST), _LONGEST)
     if job.checkpoint_every is not None:
         due = job.state.total % job.checkpoint_every == 0
     elif job.gathers and not now:  # the processes' clocks differ: the first one decides, now and then
