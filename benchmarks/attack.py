@@ -39,6 +39,7 @@ from cutaway.experiments.adversarial_training import mnist_network
 define_torchvision()
 PEERS = ("torchattacks", "foolbox", "pyautoattack")  # the last one is the original AutoAttack
 SMALL = 1e-4
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the CIFAR ResNets' training
 COUNTED = "loop, success counted"
 QUIET: dict[str, Any] = {"control": False, "progress": False}
 
@@ -266,8 +267,9 @@ def agreement(model: nn.Module, x: Tensor, y: Tensor, bound: float, large: float
 
 
 def cifar(folder: Path, name: str) -> nn.Module:
-    """A CIFAR ResNet with its weights from the data folder."""
-    return nets.load(name, weights=folder / f"{name.removesuffix('_cifar')}_cifar10.safetensors").eval()
+    """A CIFAR ResNet with its weights from the data folder, behind the normalisation they were trained with."""
+    network = nets.load(name, weights=folder / f"{name.removesuffix('_cifar')}_cifar10.safetensors")
+    return nets.normalized(network, MEAN, STD).eval()
 
 
 def hardened(weights: Path) -> nn.Module:
