@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cutaway.attack.held import Held
 from cutaway.attack.losses import Goal, Logits, Loss, Values
 from cutaway.errors import ArgumentError, CaptureError
 from cutaway.graph import Graph, capture
+from cutaway.graph.held import Held
 from cutaway.rng import derive
 
 

@@ -177,19 +177,16 @@ def lecun1989(
     for name in wanted:
         if name not in table:
             raise nearest(name, table, "step")
-    chosen: dict[str, tuple[str, str, Step]] = {}
     jobs = {}
-    for name in wanted:
-        for source in [data] if isinstance(data, str) else data:
+    for source in [data] if isinstance(data, str) else data:
+        for name in wanted:
             step = table[name] if passes is None else replace(table[name], passes=passes)
             if source == "usps" and step.digits > TRAIN:
                 continue
             label = f"{source}-{name}-{step.passes}".replace(" ", "-")
             place = None if out is None else Path(out) / f"{label}.json"
-            chosen[label] = source, name, step
-            jobs[label] = partial(_replicates, step, source, seeds, place, progress)
-    found = side_by_side(jobs, workers, progress)
-    rows = [_row(*chosen[label], found[label]) for label in sorted(chosen, key=lambda label: chosen[label][0])]
+            jobs[label] = partial(_row, source, name, step, seeds, place, progress)
+    rows = list(side_by_side(jobs, workers, progress).values())
     settings = {"data": data, "steps": list(wanted), "seeds": seeds, "passes": passes}
     return Result("lecun1989", tuple(rows), read(rows), settings, draw)
 
@@ -207,7 +204,8 @@ def _replicates(step: Step, data: str, seeds: int, place: Path | None, progress:
     return [each for each in known if each["seed"] < seeds]
 
 
-def _row(data: str, name: str, step: Step, found: list[dict[str, float]]) -> dict[str, Any]:
+def _row(data: str, name: str, step: Step, seeds: int, place: Path | None, progress: bool) -> dict[str, Any]:
+    found = _replicates(step, data, seeds, place, progress)
     test, train = spread(each["test"] for each in found), spread(each["train"] for each in found)
     return {
         "digits": data,

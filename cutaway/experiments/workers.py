@@ -48,7 +48,7 @@ def side_by_side(
                 while waiting and len(running) < number:
                     name = waiting.pop(0)
                     here, there = context.Pipe(duplex=False)
-                    process = context.Process(target=_work, args=(jobs[name], there, max(1, cores // number)))
+                    process = context.Process(target=_work, args=(name, jobs[name], there, max(1, cores // number)))
                     process.start()
                     there.close()
                     running[here] = name, process
@@ -76,10 +76,13 @@ def _heard(pipe: Any, name: str) -> tuple[str, Any]:
     try:
         return pipe.recv()
     except EOFError:
-        return "failed", CutawayError(f"the process of {name} ended without a word: it was killed, or memory ran out")
+        return "failed", CutawayError(
+            f"the process of {name} ended without a word: it was killed, or memory ran out; "
+            "try fewer workers, or workers=1 to see it fail here"
+        )
 
 
-def _work(job: Callable[[], Any], pipe: Connection, threads: int) -> None:
+def _work(name: str, job: Callable[[], Any], pipe: Connection, threads: int) -> None:
     """What a process does. Ctrl-C reaches the first process alone, which then asks this one to stop, once."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()
@@ -90,4 +93,4 @@ def _work(job: Callable[[], Any], pipe: Connection, threads: int) -> None:
     except (CutawayError, KeyboardInterrupt) as error:
         pipe.send(("failed", error))
     except Exception:  # whatever it is, it must be seen on the other side
-        pipe.send(("failed", CutawayError(f"a job failed:\n{traceback.format_exc()}")))
+        pipe.send(("failed", CutawayError(f"{name} failed:\n{traceback.format_exc()}")))

@@ -17,7 +17,7 @@ from cutaway.errors import ArgumentError
 from cutaway.graph.nodes import Node, bound_arguments, map_nodes, moves, nodes_in, operation_name
 from cutaway.graph.rows import REFERENCE, Row, RuleSet, requests, resolve
 
-PACK = "cutaway.pack"
+PACK = "cutaway.pack"  # lays a weight out for its kernels; what it gives is no tensor, and has no adjoint
 
 
 @dataclass(frozen=True)

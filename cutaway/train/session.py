@@ -108,11 +108,20 @@ def spent(job: Job) -> float:
     return job.state.seconds + time.monotonic() - job.began
 
 
+def pause(cost: float) -> float:
+    """Seconds between two checkpoints, of which the last one took `cost` seconds to write.
+
+    >>> [pause(cost) for cost in (0.001, 0.1, 60.0)]
+    [1.0, 5.0, 300.0]
+    """
+    return min(max(1.0, cost / _COST), _LONGEST)
+
+
 def keep(job: Job, now: bool = False) -> None:
     """Write a checkpoint when one is due: so often that writing takes a small share of the time."""
     if job.folder is None and not job.gathers:
         return
-    due = time.monotonic() - job.saved >= min(max(1.0, job.cost / _COST), _LONGEST)
+    due = time.monotonic() - job.saved >= pause(job.cost)
     if job.checkpoint_every is not None:
         due = job.state.total % job.checkpoint_every == 0
     elif job.gathers and not now:  # the processes' clocks differ: the first one decides, now and then

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import CutawayError
-from cutaway.graph import Graph, Program
 from cutaway.graph.backward import start
 from cutaway.graph.emit import emit, references
-from cutaway.graph.program import Built, forward_program, picked
+from cutaway.graph.graph import Graph
+from cutaway.graph.program import Built, Program, forward_program, picked
 from cutaway.graph.reuse import Tables, reuse
 
 
@@ -72,7 +72,7 @@ class Halves:
 
     def __init__(self, program: Program) -> None:
         self.graph = program.graph
-        self.cut: Cut = self.graph.remembered("the gradient's halves", lambda: cut(program.built))
+        self.cut: Cut = self.graph.remembered(("halves", program.built), lambda: cut(program.built))
         self.known: dict[str, Any] = {}
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
