@@ -220,6 +220,13 @@ def compare(title: str, model: nn.Module, y: Tensor, ours: Callable[[], Any], th
     )
 
 
+def shorten(part: Any, steps: int) -> None:
+    """Give an attack of the original fewer steps; its checkpoints are set when it is made, for 100."""
+    part.n_iter = part.n_iter_orig = steps
+    for name, share in (("n_iter_2", 0.22), ("n_iter_min", 0.06), ("size_decr", 0.03)):
+        setattr(part, name, max(int(share * steps), 1))
+
+
 def agreement(model: nn.Module, x: Tensor, y: Tensor, bound: float, large: float | None = None) -> None:
     """Print robust accuracies by our code and by the peers'.
 
@@ -243,7 +250,7 @@ def agreement(model: nn.Module, x: Tensor, y: Tensor, bound: float, large: float
     if original is not None:
         short = original.AutoAttack(model, norm="Linf", eps=bound, seed=0)
         for part in (short.apgd, short.apgd_targeted, short.fab):
-            part.n_iter = few.steps
+            shorten(part, few.steps)
         short.apgd_targeted.n_target_classes = short.fab.n_target_classes = few.targets
         short.square.n_queries = few.queries
         compare(
@@ -284,6 +291,8 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with CIFAR-10 and weights of CIFAR ResNets")
     parser.add_argument("--networks", nargs="*", default=["resnet20_cifar"], help="to compare answers on")
+    eps = "bounds of the short attacks and of AutoAttack's standard version (0: without), in 255ths"
+    parser.add_argument("--eps", nargs=2, type=float, default=[1, 8], metavar=("SHORT", "STANDARD"), help=eps)
     parser.add_argument("--hardened", type=Path, help="model.safetensors of a network trained on attacked MNIST digits")
     parser.add_argument("--repeats", type=int, default=2, help="on small images; large ones half as often")
     parser.add_argument("--images", type=int, default=500)
@@ -309,7 +318,8 @@ def main() -> None:
     if asked.agreement:
         for name in asked.networks:
             print(f"robust accuracy of {name} on {len(images)} images of CIFAR-10", flush=True)
-            agreement(cifar(asked.data, name), images.x, images.y, 0.5 / 255, 8 / 255)
+            short, standard = (bound / 255 for bound in asked.eps)
+            agreement(cifar(asked.data, name), images.x, images.y, short, standard or None)
     if asked.hardened is not None:
         digits = data.load("mnist")[-1][: asked.images]
         print(f"robust accuracy of {asked.hardened} on {len(digits)} images of MNIST", flush=True)

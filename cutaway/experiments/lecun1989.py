@@ -186,7 +186,9 @@ def lecun1989(
             label = f"{source}-{name}-{step.passes}".replace(" ", "-")
             place = None if out is None else Path(out) / f"{label}.json"
             jobs[label] = partial(_row, source, name, step, seeds, place, progress)
-    rows = list(side_by_side(jobs, workers, progress).values())
+    longest = sorted(jobs, key=lambda label: -jobs[label].args[2].passes * jobs[label].args[2].digits)
+    found = side_by_side({label: jobs[label] for label in longest}, workers, progress)  # so that workers end together
+    rows = [found[label] for label in jobs]
     settings = {"data": data, "steps": list(wanted), "seeds": seeds, "passes": passes}
     return Result("lecun1989", tuple(rows), read(rows), settings, draw)
 
