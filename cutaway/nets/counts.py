@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cutaway.errors import ArgumentError
 from cutaway.nets.local import output_size
+from cutaway.nets.modes import evaluating
 
 aten = torch.ops.aten
 
@@ -75,16 +76,13 @@ def multiply_adds(model: nn.Module, *shape: int) -> int:
     """
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()  # batch norm would otherwise note that it was run
-    try:
-        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), _Counter() as counter:
-            model(torch.empty(1, *shape, device=device))
-    except RuntimeError as error:
-        raise ArgumentError(f"{type(model).__name__} does not take an input of shape (1, {shape}): {error}") from error
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(model), torch.no_grad():  # batch norm would otherwise note that it was run
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True), _Counter() as counter:
+                model(torch.empty(1, *shape, device=device))
+        except RuntimeError as error:
+            what = f"{type(model).__name__} does not take an input of shape (1, {shape})"
+            raise ArgumentError(f"{what}: {error}") from error
     return counter.total
 
 
