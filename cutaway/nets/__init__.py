@@ -9,6 +9,7 @@ from cutaway.nets.layers import (
     ACTIVATIONS,
     POOLINGS,
     MedianPool2d,
+    Residual,
     ScaledTanh,
     StridedPool2d,
     Subsample,
@@ -20,7 +21,9 @@ from cutaway.nets.lenet import LeNet5, LeNet1989, lenet5, lenet1989
 from cutaway.nets.local import LocallyConnected1d, LocallyConnected2d, output_size
 from cutaway.nets.mlp import mlp
 from cutaway.nets.mobilenet import MobileNetV2, mobilenet_v2
+from cutaway.nets.monte_carlo import MonteCarlo, monte_carlo
 from cutaway.nets.normalize import IMAGENET, Normalized, normalized
+from cutaway.nets.norms import NORMS, norm
 from cutaway.nets.pretrained import load, put, read
 from cutaway.nets.registry import NAMES, make
 from cutaway.nets.resnet import ResNet, resnet, resnet18, resnet34, resnet50, resnet101, resnet152
@@ -47,6 +50,7 @@ __all__ = [
     "IMAGENET",
     "INITS",
     "NAMES",
+    "NORMS",
     "POOLINGS",
     "VGG",
     "AlexNet",
@@ -59,8 +63,10 @@ __all__ = [
     "LocallyConnected2d",
     "MedianPool2d",
     "MobileNetV2",
+    "MonteCarlo",
     "Normalized",
     "ResNet",
+    "Residual",
     "ScaledTanh",
     "SqueezeNet",
     "StridedPool2d",
@@ -79,7 +85,9 @@ __all__ = [
     "make",
     "mlp",
     "mobilenet_v2",
+    "monte_carlo",
     "multiply_adds",
+    "norm",
     "normalized",
     "output_size",
     "parameters",

@@ -87,6 +87,38 @@ class StridedPool2d(nn.Module):
         return x[..., : height : self.size, : width : self.size]
 
 
+class Residual(nn.Module):
+    """Residual connection H(x) = F(x) + x, or F(x) + shortcut(x) where F changes the shape.
+
+    Its Jacobian is that of F plus the identity, so that gradients also pass where F's own vanish.
+
+    Args:
+        body: F; it must not change its input in place.
+        shortcut: from `x` to the shape of `body(x)`; None is the identity.
+
+    Raises:
+        ArgumentError: when what is added differs in shape.
+
+    Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, section 3.1 and 3.2.
+
+    >>> Residual(nn.Tanh())(torch.zeros(2, 3)).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        y, kept = self.body(x), x if self.shortcut is None else self.shortcut(x)
+        if y.shape != kept.shape:
+            raise ArgumentError(
+                f"the body gives {tuple(y.shape)} and the shortcut {tuple(kept.shape)}, which cannot be added; give a "
+                "shortcut to the body's shape, such as a 1×1 convolution with its channels and stride"
+            )
+        return y + kept
+
+
 class TableConv2d(nn.Module):
     """Convolution in which every output channel sees only the input channels its row of a table names.
 

@@ -1,23 +1,29 @@
 """Residual and plain networks for 32×32 images, of 6n + 2 layers."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cutaway.errors import ArgumentError
+from cutaway.nets.norms import norm as make_norm
 from cutaway.nets.shorthand import shorthand
+
+Norm = Callable[[int], nn.Module]  # channels -> module
 
 
 class CifarBlock(nn.Module):
     """Two 3×3 convolutions, with (option A) or without a shortcut."""
 
-    def __init__(self, channels: int, width: int, stride: int, residual: bool) -> None:
+    def __init__(self, channels: int, width: int, stride: int, residual: bool, norm: Norm) -> None:
         super().__init__()
         self.stride, self.missing, self.residual = stride, width - channels, residual
         self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = norm(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.bn2 = norm(width)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d p q"]:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -31,22 +37,22 @@ class CifarBlock(nn.Module):
         return F.pad(x, (0, 0, 0, 0, self.missing // 2, self.missing - self.missing // 2)) if self.missing else x
 
 
-def stage(channels: int, width: int, stride: int, blocks: int, residual: bool) -> nn.Sequential:
+def stage(channels: int, width: int, stride: int, blocks: int, residual: bool, norm: Norm) -> nn.Sequential:
     """Blocks of one resolution; the first takes the stride."""
-    rest = [CifarBlock(width, width, 1, residual) for _ in range(blocks - 1)]
-    return nn.Sequential(CifarBlock(channels, width, stride, residual), *rest)
+    rest = [CifarBlock(width, width, 1, residual, norm) for _ in range(blocks - 1)]
+    return nn.Sequential(CifarBlock(channels, width, stride, residual, norm), *rest)
 
 
 class CifarResNet(nn.Module):
     """See `resnet_cifar`."""
 
-    def __init__(self, blocks: int, classes: int, residual: bool, width: int) -> None:
+    def __init__(self, blocks: int, classes: int, residual: bool, width: int, norm: Norm) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = stage(width, width, 1, blocks, residual)
-        self.layer2 = stage(width, 2 * width, 2, blocks, residual)
-        self.layer3 = stage(2 * width, 4 * width, 2, blocks, residual)
+        self.bn1 = norm(width)
+        self.layer1 = stage(width, width, 1, blocks, residual, norm)
+        self.layer2 = stage(width, 2 * width, 2, blocks, residual, norm)
+        self.layer3 = stage(2 * width, 4 * width, 2, blocks, residual, norm)
         self.linear = nn.Linear(4 * width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -58,7 +64,9 @@ class CifarResNet(nn.Module):
         return self.linear(x.mean((2, 3)))  # (N, classes)
 
 
-def resnet_cifar(depth: int, classes: int = 10, residual: bool = True, width: int = 16) -> CifarResNet:
+def resnet_cifar(
+    depth: int, classes: int = 10, residual: bool = True, width: int = 16, norm: str = "batch", groups: int = 8
+) -> CifarResNet:
     """ResNet of 6n + 2 layers for 32×32 images, shortcuts without parameters (option A).
 
     `resnet20_cifar()`, 32, 44, 56, 110 and 1202, and without shortcuts `plain20_cifar()`, 32, 44, 56, 110 are short for
@@ -69,9 +77,12 @@ def resnet_cifar(depth: int, classes: int = 10, residual: bool = True, width: in
         classes: number of outputs.
         residual: False makes the plain network.
         width: channels of the first stage.
+        norm: after every convolution: "batch" as the paper, "layer", "instance" or "group", see `norm`.
+        groups: of channels, for "group".
 
     Raises:
-        ArgumentError: when depth is not 6n + 2.
+        ArgumentError: when depth is not 6n + 2, or groups do not divide the channels.
+        LookupFailure: for an unknown norm.
 
     Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, section 4.2.
 
@@ -80,7 +91,7 @@ def resnet_cifar(depth: int, classes: int = 10, residual: bool = True, width: in
     """
     if depth < 8 or depth % 6 != 2:
         raise ArgumentError(f"resnet_cifar({depth}): expected a depth of 6n + 2, such as 20, 32, 44, 56, 110 or 1202")
-    return CifarResNet((depth - 2) // 6, classes, residual, width)
+    return CifarResNet((depth - 2) // 6, classes, residual, width, partial(make_norm, norm, groups=groups))
 
 
 resnet20_cifar, resnet32_cifar, resnet44_cifar, resnet56_cifar, resnet110_cifar, resnet1202_cifar = (
