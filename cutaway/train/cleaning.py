@@ -9,6 +9,7 @@ from torch import Tensor, fx
 aten = torch.ops.aten
 _VIEWS = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
 _TURNS = {aten.permute.default, aten.squeeze.dim, aten.transpose.int, aten.t.default, aten.unsqueeze.default}
+_SWAPS = {aten.t.default, aten.transpose.int}  # twice the same is nothing
 _SAME_IF_SHAPED = _VIEWS | _TURNS | {aten.expand.default}
 _FILLED = {
     aten.ones_like.default, aten.zeros_like.default, aten.new_zeros.default, aten.new_ones.default,
@@ -122,7 +123,8 @@ def _simplify(node: fx.Node) -> bool:
         node.replace_all_uses_with(source)
         return True
     origin = source.args[0] if source.args else None
-    if node.target is aten.t.default and source.target is aten.t.default and isinstance(origin, fx.Node):
+    turned = node.target in _SWAPS and source.target is node.target and source.args[1:] == node.args[1:]
+    if turned and isinstance(origin, fx.Node):
         node.replace_all_uses_with(origin)
         return True
     if node.target in _TURNS and ours.is_contiguous() and theirs.is_contiguous():
@@ -136,7 +138,8 @@ def _simplify(node: fx.Node) -> bool:
     if node.target is aten.bmm.default and theirs.shape[2] == 1:
         node.target = aten.mul.Tensor  # an outer product: nothing is summed
         return True
-    if node.target is aten.sum.dim_IntList and theirs.numel() == ours.numel():
+    alone = theirs.numel() == ours.numel() and theirs.dtype == ours.dtype
+    if node.target in (aten.sum.dim_IntList, aten.mean.dim) and alone:
         node.target, node.args = aten.reshape.default, (source, list(ours.shape))
         return True
     return False
