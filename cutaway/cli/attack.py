@@ -11,12 +11,10 @@ from rich.table import Table
 from torch import Tensor
 
 from cutaway import attack as attacks
-from cutaway import nets
 from cutaway import report as reporting
 from cutaway.attack import Attack
 from cutaway.cli.common import DataOption, ModelOption, app, open_subject, out, table, wrote
 from cutaway.cli.train import pairs
-from cutaway.data.files import folders
 from cutaway.errors import ArgumentError, nearest
 
 # the attacks that one image is enough for
@@ -80,7 +78,7 @@ def attack(
     if method not in ATTACKS:
         raise nearest(method, ATTACKS, "attack")
     asked = _settings(method, eps, norm, pairs(settings))
-    opened = open_subject(_weights_of(model, data, example), data)
+    opened = open_subject(model, data)
     x, true = opened.example(example)
     with torch.no_grad():
         predicted = int(opened.model(x).argmax(1))
@@ -91,21 +89,6 @@ def attack(
     made = ATTACKS[method](opened.model, x, torch.tensor([y]), **asked)
     _tell(made, opened, y)
     wrote(reporting.save_figure(made.plot([0], list(opened.classes) or None), to))
-
-
-def _weights_of(model: str, data: str | None, example: str) -> str:
-    """A network's name stands for its weights file in the data folders, if there is one."""
-    if model not in nets.NAMES:
-        return model
-    for folder in folders():
-        if (folder / f"{model}.safetensors").is_file():
-            return str(folder / f"{model}.safetensors")
-    if data is None and Path(example).is_file():
-        raise ArgumentError(
-            f"--model {model}: there are no weights of it for photographs; give a weights file, or put "
-            f"{model}.safetensors into the folder that CUTAWAY_DATA names ({', '.join(map(str, folders()))})"
-        )
-    return model
 
 
 def _settings(method: str, eps: str | None, norm: str | None, more: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from cutaway import data as sources
 from cutaway import nets
 from cutaway import train as training
 from cutaway.data import Dataset
+from cutaway.data.files import folders
 from cutaway.errors import ArgumentError, CutawayError, LookupFailure, RunFolderError, nearest
 from cutaway.report.subject import load_data
 from cutaway.train.job import HIDDEN
@@ -37,6 +38,7 @@ class Opened:
         classes: their names; empty when not known.
         test: test examples, None where the network brings no data.
         caution: what to beware of, in words; empty for nothing.
+        trained: whether its weights are more than random numbers.
     """
 
     model: nn.Module
@@ -45,6 +47,7 @@ class Opened:
     classes: tuple[str, ...] = ()
     test: Dataset | None = None
     caution: str = ""
+    trained: bool = True
 
     def class_name(self, index: int) -> str:
         """A class in words."""
@@ -83,6 +86,11 @@ class Opened:
             raise ArgumentError(f"{asked}: {self.about} does not take pictures but inputs of shape {self.shape}")
         if not Path(asked).is_file():
             raise ArgumentError(f"{asked}: there is no such file; give a picture, or the number of a test example")
+        if not self.trained:
+            raise ArgumentError(
+                f"{asked}: there are no weights for pictures, {self.about}, was found. Give a run folder or a weights "
+                f"file, or put NAME.safetensors into the folder of CUTAWAY_DATA ({', '.join(map(str, folders()))})"
+            )
         return sources.read_image(asked, self.shape[1:], channels=self.shape[0])[None], None  # type: ignore[arg-type]
 
 
@@ -90,7 +98,8 @@ def open_model(asked: str, data: str | None = None, shape: tuple[int, ...] | Non
     """Find a network.
 
     Args:
-        asked: a name of `cutaway.nets.NAMES`, a run folder, a weights file, or "file.py:function".
+        asked: a name of `cutaway.nets.NAMES`, which stands for its weights file NAME.safetensors in the data folders
+            if there is one; a run folder, a weights file, or "file.py:function".
         data: the data set to take test examples from; a run's own by default.
         shape: of one input, where the network comes without data; by default the first usual one that it takes.
 
@@ -109,6 +118,10 @@ def open_model(asked: str, data: str | None = None, shape: tuple[int, ...] | Non
         return _open_run(path, data)
     if path.suffix in WEIGHTS:
         return _open_weights(path, data, shape)
+    if asked in nets.NAMES and shape is None and data is None:
+        for folder in folders():
+            if (folder / f"{asked}.safetensors").is_file():
+                return _open_weights(folder / f"{asked}.safetensors", None)
     if asked in nets.NAMES and shape is not None and data is None:
         return _with_data(_published(asked, shape), f"{asked}, untrained", None, shape=shape)
     if asked in nets.NAMES:
@@ -129,7 +142,7 @@ def _untrained(name: str, data: str) -> Opened:
     train, _, test = sources.load(data)
     model, _ = training.make_model(name, train, seed=0)
     caution = f"{name} has random weights here: train it, and give its run folder."
-    return Opened(model.eval(), f"{name}, untrained", train.shape, train.classes, test, caution)
+    return Opened(model.eval(), f"{name}, untrained", train.shape, train.classes, test, caution, trained=False)
 
 
 def _open_run(folder: Path, data: str | None) -> Opened:

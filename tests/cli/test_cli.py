@@ -289,12 +289,18 @@ def test_a_networks_name_finds_its_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("CUTAWAY_DATA", str(tmp_path))
     photo = tmp_path / "photo.png"
     Image.new("RGB", (40, 40), "green").save(photo)
-    refused(call("attack", photo, "-m", "squeezenet1_1"), "no weights", "squeezenet1_1.safetensors", str(tmp_path))
+    for verb in ("attack", "explain"):
+        found = call(verb, photo, "-m", "squeezenet1_1")
+        assert found.exit_code == 2 and found.stdout == ""
+        assert "no weights for pictures, squeezenet1_1, untrained, was found" in found.stderr
+        assert str(tmp_path) in found.stderr
     save_file(cutaway.nets.make("squeezenet1_1").state_dict(), tmp_path / "squeezenet1_1.safetensors")
     picture = tmp_path / "attack.png"
     found = call("attack", photo, "-m", "squeezenet1_1", "--method", "fgsm", "--to", "ostrich", "-o", picture)
     assert found.exit_code == 0, found.stderr
     assert "distance" in found.stdout and picture.stat().st_size > 5_000
+    found = call("explain", photo, "-m", "squeezenet1_1", "--method", "gradient", "-o", picture)
+    assert found.exit_code == 0, found.stderr
 
 
 def test_diagnose_prints_a_verdict_and_writes_a_picture(run_folder, tmp_path):
