@@ -15,6 +15,7 @@ from cutaway.experiments.preprocessing import preprocessing
 from cutaway.experiments.regularization import regularization
 from cutaway.experiments.result import Result
 from cutaway.experiments.schedules import schedules
+from cutaway.experiments.surfaces import surfaces
 from cutaway.experiments.transfer import transfer
 
 EXPERIMENTS: dict[str, Callable[..., Result]] = {
@@ -27,6 +28,7 @@ EXPERIMENTS: dict[str, Callable[..., Result]] = {
         transfer,
         optimizers,
         schedules,
+        surfaces,
         initialization,
         regularization,
         preprocessing,
@@ -51,5 +53,6 @@ __all__ = [
     "preprocessing",
     "regularization",
     "schedules",
+    "surfaces",
     "transfer",
 ]

@@ -22,6 +22,16 @@ from cutaway.train.schedules import SCHEDULES
 from cutaway.train.session import Epoch
 from cutaway.train.settings import Settings
 from cutaway.train.spread import Spread, spread
+from cutaway.train.surfaces import (
+    SURFACES,
+    CriticalPoint,
+    Descent,
+    Restarts,
+    Surface,
+    critical_point,
+    descend,
+    restarts,
+)
 from cutaway.train.tensorboard import tensorboard
 from cutaway.train.trainer import Trainer
 
@@ -33,7 +43,10 @@ __all__ = [
     "OPTIMIZERS",
     "RECIPES",
     "SCHEDULES",
+    "SURFACES",
     "CatastrophicOverfittingWarning",
+    "CriticalPoint",
+    "Descent",
     "Epoch",
     "Evaluation",
     "PseudoLabels",
@@ -41,13 +54,17 @@ __all__ = [
     "RangeTest",
     "Recipe",
     "Replicates",
+    "Restarts",
     "Run",
     "Settings",
     "Spread",
+    "Surface",
     "Trainer",
     "adversaries",
     "autograd_step",
     "contrast",
+    "critical_point",
+    "descend",
     "engine_step",
     "evaluate",
     "fit",
@@ -64,6 +81,7 @@ __all__ = [
     "rank",
     "recipe_for",
     "recipe_named",
+    "restarts",
     "run",
     "spread",
     "tensorboard",
