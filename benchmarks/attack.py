@@ -167,7 +167,7 @@ def subjects(cifar: nn.Module, x: Tensor) -> dict[str, Subject]:
     with torch.no_grad():
         return {
             "CIFAR ResNet-20, 64 images": Subject(cifar, x[:64], cifar(x[:64]).argmax(1), 20, 60, 3),
-            "ResNet-18, 8 images of 224 pixels": Subject(large, photographs, large(photographs).argmax(1), 10, 30, 2),
+            "ResNet-18, 8 images of 224 pixels": Subject(large, photographs, large(photographs).argmax(1), 20, 30, 2),
         }
 
 
@@ -300,6 +300,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--speed", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="time them as well")
     parser.add_argument("--only", nargs="*", help="time only these attacks")
+    parser.add_argument("--on", default="", metavar="WORD", help="time only networks with this word in their title")
     parser.add_argument("--agreement", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args()
 
@@ -326,7 +327,9 @@ def main() -> None:
         agreement(hardened(asked.hardened), digits.x, digits.y, 0.3)
     if asked.speed:
         print(f"CPU time relative to a loop written by hand, {asked.repeats} interleaved repeats")
-        speed(asked.repeats, asked.peers, subjects(cifar(asked.data, "resnet20_cifar"), images.x), asked.only)
+        every = subjects(cifar(asked.data, "resnet20_cifar"), images.x)
+        chosen = {title: one for title, one in every.items() if asked.on in title}
+        speed(asked.repeats, asked.peers, chosen, asked.only)
 
 
 if __name__ == "__main__":
