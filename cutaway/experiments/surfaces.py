@@ -55,8 +55,8 @@ def surfaces(steps: int = 150, starts: int = 20, seed: int = 0, progress: bool =
     many = SURFACES["rastrigin"]
     found = restarts(many, starts, many.box, seed, optimizer="adam", lr=0.1, steps=steps)
     for way, index in (("adam, 1 start", 0), (f"adam, best of {starts} starts", found.best)):
-        path, values = found.descent.path[:, index], found.descent.values[:, index]
-        went["rastrigin", way] = Descent(many, path, values, found.descent.settings)
+        path, values = found.path[:, index], found.values[:, index]
+        went["rastrigin", way] = Descent(many, path, values, found.settings)
     rows = [_row(*key, one) | {"diverges at": thrown.get(key, "")} for key, one in went.items()]
     for name in {row["surface"] for row in rows}:
         own = [(row, one) for row, one in zip(rows, went.values(), strict=True) if row["surface"] == name]
@@ -119,10 +119,8 @@ def draw(result: Result) -> Any:
             axis.plot(*path.T, ".-", markersize=3, linewidth=max(1, 3 - number), label=way)
         if name == "rastrigin":
             found = result.curves["restarts"]
-            axis.plot(*found.descent.path[-1].T, "o", color="0.3", markersize=4, label="ends of all starts")
-            axis.plot(
-                *found.descent.path[:, found.best].T, ".-", color="C3", markersize=3, label="the start that is kept"
-            )
+            axis.plot(*found.path[-1].T, "o", color="0.3", markersize=4, label="ends of all starts")
+            axis.plot(*found.path[:, found.best].T, ".-", color="C3", markersize=3, label="the start that is kept")
         else:
             axis.plot(*SURFACES[name].start, "ko", markersize=5)
         axis.plot(*SURFACES[name].minimum, "*", color="gold", markeredgecolor="black", markersize=11)

@@ -118,21 +118,18 @@ def critical_point(function: Function, at: Any, tolerance: float = 1e-4) -> Crit
     >>> print(critical_point(lambda p: p[0] ** 2 - 3 * p[1] ** 2, (0.0, 0.0)))
     saddle: gradient norm 0, eigenvalues -6, 2
     """
-    point = _points(at)
-    if point.ndim != 1:
-        raise ArgumentError(f"at has the shape {tuple(point.shape)}: expected one point (D,)")
-    return critical_points(function, point[None], tolerance)[0]
+    return critical_points(function, [_points(at).tolist()], tolerance)[0]
 
 
-def critical_points(function: Function, points: Any, tolerance: float = 1e-4) -> tuple[CriticalPoint, ...]:
+def critical_points(function: Function, at: Any, tolerance: float = 1e-4) -> tuple[CriticalPoint, ...]:
     """Test several points `(N, D)`, see `critical_point`; the derivatives are made once."""
-    points = _points(points)
+    points = _points(at)
+    if points.ndim != 2:
+        raise ArgumentError(f"{at!r}: expected points (N, D), or for critical_point one point (D,)")
     program, name = _program(function, points[0])
     second = capture(lambda p: program.differentiable(p)[1][name], points[0])
     slope, moved = second.outputs[0], second.inputs[0]
-    bends = (
-        second.jacobian(slope, moved) if moved.users and slope is not moved else lambda p: p.new_zeros(len(p), len(p))
-    )
+    bends = second.jacobian(slope, moved) if moved.users and slope is not moved else lambda p: 0 * p.outer(p)
     found = []
     for point in points:
         values, adjoints = program.evaluate(point)
@@ -175,25 +172,36 @@ class Descent:
         """Whether it ended higher than it began, or outside of the finite numbers."""
         return ~(self.values[-1] <= self.values[0])
 
+    @property
+    def best(self) -> int:
+        """Which of N starts ended lowest."""
+        return int(self.values[-1].where(self.values[-1].isfinite(), math.inf).argmin())
+
+    def __str__(self) -> str:
+        ends = self.values[-1]
+        if not ends.ndim:
+            return f"{self.settings['optimizer']}: {self.values[0]:.4g} to {ends:.4g} in {len(self.path) - 1} steps"
+        where = ", ".join(f"{x + 0:.4g}" for x in self.path[-1, self.best].round(decimals=6).tolist())
+        return (
+            f"kept start {self.best} of {len(ends)}: {ends[self.best]:.4g} at ({where}); the first alone gives "
+            f"{ends[0]:.4g}, the median {ends.nanmedian():.4g}"
+        )
+
     def steps_to(self, value: float) -> int | None:
         """Steps until the value of a single path was reached; None if it was not."""
         reached = (self.values <= value).nonzero()
         return int(reached[0, 0]) if len(reached) else None
 
     def plot(self, box: Box | None = None) -> Any:
-        """Draw a path in the plane over contour lines, in a box (left, right, bottom, top) or around the path.
-
-        Returns:
-            A matplotlib Figure.
-        """
+        """Draw a path in the plane over contour lines, in a box (left, right, bottom, top) or around the path."""
         from matplotlib.figure import Figure  # matplotlib only where something is drawn
 
         figure = Figure(figsize=(4.6, 3.8), layout="constrained")
         axis = figure.subplots()
         low, high = self.path.flatten(0, -2).nan_to_num(0, 0, 0).aminmax(dim=0)
         room = 0.3 * (high - low) + 0.1
-        around = torch.stack([low - room, high + room], 1).flatten().tolist()
-        contours(axis, self.function, box or around)
+        (left, bottom), (right, top) = (low - room).tolist(), (high + room).tolist()
+        contours(axis, self.function, box or (left, right, bottom, top))
         axis.plot(*self.path.unbind(-1), ".-", color="C3", markersize=3, linewidth=1)
         return figure
 
@@ -242,13 +250,13 @@ def descend(
     weight, draws = nn.Parameter(here.clone()), generator(seed, "descend")
     mover = make_optimizer(optimizer, [{"params": [weight]}], how["lr"], **settings)
 
-    def look() -> Tensor:
+    def look() -> float:
         values, adjoints = program.evaluate(weight.detach())
         slope = adjoints[name]
         if clip is not None:
             slope = slope * (clip / slope.norm(dim=-1, keepdim=True)).clamp(max=1)
         weight.grad = slope + noise * torch.randn(slope.shape, generator=draws, dtype=slope.dtype)
-        return values["output"].sum()
+        return float(values["output"].sum())
 
     path = [here]
     for _ in range(steps):
@@ -259,34 +267,8 @@ def descend(
         return Descent(function, points, function(points), {**how, "seed": seed, **settings})
 
 
-@dataclass(frozen=True)
-class Restarts:
-    """Descents from several starts, and which of them ended lowest."""
-
-    descent: Descent
-    best: int
-
-    @property
-    def value(self) -> float:
-        """The lowest end value."""
-        return float(self.descent.values[-1, self.best])
-
-    @property
-    def point(self) -> Float64[Tensor, " d"]:
-        """Where it was found."""
-        return self.descent.path[-1, self.best]
-
-    def __str__(self) -> str:
-        ends = self.descent.values[-1]
-        where = ", ".join(f"{x + 0:.4g}" for x in self.point.round(decimals=6).tolist())
-        return (
-            f"kept start {self.best} of {len(ends)}: {self.value:.4g} at ({where}); the first alone gives "
-            f"{float(ends[0]):.4g}, the median {float(ends.nanmedian()):.4g}"
-        )
-
-
-def restarts(function: Function, starts: Any = 20, box: Box = (-1, 1, -1, 1), seed: int = 0, **how: Any) -> Restarts:
-    """Descend from several starts and keep the one that ends lowest; an end that is not finite is never kept.
+def restarts(function: Function, starts: Any = 20, box: Box = (-1, 1, -1, 1), seed: int = 0, **how: Any) -> Descent:
+    """Descend from several starts; `.best` is the one that ends lowest, never one that does not end finite.
 
     Args:
         function: of points `(…, D)`, see `descend`.
@@ -309,13 +291,12 @@ def restarts(function: Function, starts: Any = 20, box: Box = (-1, 1, -1, 1), se
     points = _points(starts)
     if points.ndim != 2 or not len(points):
         raise ArgumentError(f"starts has the shape {tuple(points.shape)}: expected points (N, D), at least one")
-    descent = descend(function, points, seed=seed, **how)
-    ends = descent.values[-1]
-    if not ends.isfinite().any():
+    found = descend(function, points, seed=seed, **how)
+    if not found.values[-1].isfinite().any():
         raise NonFiniteError(
-            f"all {len(ends)} paths left the finite numbers; lower lr={descent.settings['lr']} or clip"
+            f"all {len(points)} paths left the finite numbers; lower lr={found.settings['lr']} or clip"
         )
-    return Restarts(descent, int(ends.where(ends.isfinite(), math.inf).argmin()))
+    return found
 
 
 def contours(axis: Any, function: Function, box: Box, least: float | None = None) -> None:

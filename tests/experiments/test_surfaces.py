@@ -11,8 +11,10 @@ module = __import__("cutaway.experiments.surfaces", fromlist=["NAMES"])
 
 def test_obstacles_and_cures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "NAMES", ("rosenbrock", "sigmoid unit", "ReLU unit"))
-    monkeypatch.setattr(module, "WAYS", ("sgd", "momentum", "adam"))
-    monkeypatch.setattr(module, "PANELS", {**module.PANELS, "rosenbrock": ("sgd", "adam")})
+    monkeypatch.setattr(module, "WAYS", ("sgd", "adam"))
+    monkeypatch.setattr(module, "RATES", (0.001, 0.1, 1.0))
+    few = dict.fromkeys(("rosenbrock", "sigmoid unit", "ReLU unit"), ("sgd", "adam"))
+    monkeypatch.setattr(module, "PANELS", module.PANELS | few)
     found = surfaces(progress=False)
     rows = {(row["surface"], row["way"]): row for row in found.rows}
     assert rows["saddle", "sgd, no noise"]["ends at"] == "saddle"
