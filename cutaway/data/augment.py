@@ -1,4 +1,4 @@
-"""Augmentation of whole batches by name, with functions of (x, generator) that keep the labels, and mix-up."""
+"""Augmentation of batches of images, sounds and texts by name: functions of (x, generator) that keep the labels."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from cutaway.data.geometry import Batch, affine, crop, each, flip, rescale, rotate, shift, skew
 from cutaway.data.pixels import blur, brightness, color, contrast, cutout, noise
+from cutaway.data.sound import SOUND_AUGMENTATIONS
+from cutaway.data.text import TEXT_AUGMENTATIONS
 from cutaway.errors import ArgumentError, nearest
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+Augmentation = Callable[[Any, torch.Generator], Any]
 
 
 def mixup(
@@ -67,11 +69,20 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def augmentation(*steps: str | tuple[str, dict[str, Any]] | Augmentation) -> Augmentation:
+KINDS: dict[str, dict[str, Callable[..., Any]]] = {
+    "image": AUGMENTATIONS,
+    "sound": SOUND_AUGMENTATIONS,
+    "text": TEXT_AUGMENTATIONS,
+}
+
+
+def augmentation(*steps: str | tuple[str, dict[str, Any]] | Augmentation, of: str = "image") -> Augmentation:
     """Chain augmentations into one function of (x, generator).
 
     Args:
-        steps: names of `AUGMENTATIONS`, pairs (name, settings), or functions of (x, generator).
+        steps: names, pairs (name, settings), or functions of (x, generator).
+        of: whose names they are: "image" (`AUGMENTATIONS`, x `(N, C, H, W)`), "sound" (`SOUND_AUGMENTATIONS`, x
+            `(N, T)` or `(N, C, T)`) or "text" (`TEXT_AUGMENTATIONS`, x a list of strings).
 
     Raises:
         LookupFailure: for an unknown name.
@@ -80,10 +91,14 @@ def augmentation(*steps: str | tuple[str, dict[str, Any]] | Augmentation) -> Aug
     >>> first, second = (both(torch.ones(2, 1, 4, 4), torch.Generator().manual_seed(7)) for _ in range(2))
     >>> torch.equal(first, second)
     True
+    >>> augmentation(("synonyms", {"share": 1.0, "table": {"big": ["large"]}}), of="text")(["Big."], torch.Generator())
+    ['Large.']
     """
-    functions = [_step(step) for step in steps]
+    if of not in KINDS:
+        raise nearest(of, KINDS, "kind of augmentation")
+    functions = [_step(step, KINDS[of]) for step in steps]
 
-    def augmented(x: Tensor, generator: torch.Generator) -> Tensor:
+    def augmented(x: Any, generator: torch.Generator) -> Any:
         for function in functions:
             x = function(x, generator)
         return x
@@ -91,10 +106,10 @@ def augmentation(*steps: str | tuple[str, dict[str, Any]] | Augmentation) -> Aug
     return augmented
 
 
-def _step(step: str | Sequence[Any] | Augmentation) -> Augmentation:
+def _step(step: str | Sequence[Any] | Augmentation, table: dict[str, Callable[..., Any]]) -> Augmentation:
     if callable(step):
         return step
     name, settings = (step, {}) if isinstance(step, str) else step
-    if name not in AUGMENTATIONS:
-        raise nearest(name, AUGMENTATIONS, "augmentation")
-    return partial(AUGMENTATIONS[name], **settings)
+    if name not in table:
+        raise nearest(name, table, "augmentation")
+    return partial(table[name], **settings)
