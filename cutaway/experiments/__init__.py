@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from cutaway.experiments.adversarial_training import adversarial_training
+from cutaway.experiments.augmentation import augmentation
 from cutaway.experiments.batchnorm import batchnorm
 from cutaway.experiments.depth import depth
 from cutaway.experiments.feedback_alignment import feedback_alignment
@@ -33,6 +34,7 @@ EXPERIMENTS: dict[str, Callable[..., Result]] = {
         regularization,
         preprocessing,
         feedback_alignment,
+        augmentation,
         adversarial_training,
         panda,
     )
@@ -42,6 +44,7 @@ __all__ = [
     "EXPERIMENTS",
     "Result",
     "adversarial_training",
+    "augmentation",
     "batchnorm",
     "depth",
     "feedback_alignment",
