@@ -52,7 +52,7 @@ def augmentation(
     Spoken digits are trained on too where the folder CUTAWAY_DATA holds `spoken_digits.npz`.
 
     Args:
-        seeds: replicates of each row.
+        seeds: replicates of each row, all on the same labels.
         labels: training examples, as many of each class.
         epochs: passes over them.
         name: the images, as `load` knows them.
