@@ -13,6 +13,7 @@ from cutaway.attack.losses import Goal, Logits, Loss, Values
 from cutaway.errors import ArgumentError, CaptureError
 from cutaway.graph import Graph, capture
 from cutaway.graph.held import Held
+from cutaway.nets.modes import evaluating
 from cutaway.rng import derive
 
 
@@ -23,20 +24,6 @@ class MaskedGradientWarning(UserWarning):
 Model = nn.Module | Callable[[Tensor], Tensor]
 NEAR = 1e-4  # a lead, relative to the largest logit, within which the model itself is asked: far above rounding
 BLACK_BOX = "square, boundary, hop_skip_jump, transfer from another model (or random_noise)"
-
-
-@contextmanager
-def evaluation(model: Model) -> Iterator[None]:
-    """Run a module in evaluation mode; every submodule gets its own flag back."""
-    flags = [(part, part.training) for part in model.modules()] if isinstance(model, nn.Module) else []
-    changed = [part for part, training in flags if training]
-    for part in changed:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in changed:
-            part.training = True
 
 
 @dataclass(frozen=True)
@@ -138,7 +125,7 @@ class Oracle:
         return logits, gradients
 
     def _told(self, x: Tensor) -> Logits:
-        with torch.no_grad(), evaluation(self.model), self._own_randomness():
+        with torch.no_grad(), evaluating(self.model), self._own_randomness():
             return _joined([checked(self.model(part), part) for part in x.split(self.batch_size)])
 
     def _stand_in(self, x: Tensor) -> Held | None:
@@ -154,7 +141,7 @@ class Oracle:
             pulls.append(bool(made.any()))
             return made
 
-        with evaluation(self.model), self._own_randomness():
+        with evaluating(self.model), self._own_randomness():
             program = self._program(x)
             self.asked["gradients"] += len(x) * self.samples
             pulled = [program(x, seed) for _ in range(self.samples)]

@@ -11,10 +11,11 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import bdtr, betaincinv, ndtri
 from torch import Tensor
 
-from cutaway.attack.oracle import Model, checked, evaluation
+from cutaway.attack.oracle import Model, checked
 from cutaway.attack.problem import pose
 from cutaway.attack.robustness import Rate, wilson
 from cutaway.errors import ArgumentError
+from cutaway.nets.modes import evaluating
 from cutaway.progress import bar
 from cutaway.rng import derive, generator
 
@@ -163,7 +164,7 @@ class Smoothed:
     def _counts(self, image: Tensor, samples: int, *words: object) -> Tensor:
         """How often one image (C, H, W) gets each class (K,)."""
         draw, found = generator(derive(self.seed, "smoothing", *words), device=image.device), []
-        with torch.no_grad(), evaluation(self.model):
+        with torch.no_grad(), evaluating(self.model):
             for begin in range(0, samples, self.batch_size):
                 size = (min(self.batch_size, samples - begin), *image.shape)
                 noise = torch.randn(size, generator=draw, device=image.device, dtype=image.dtype)

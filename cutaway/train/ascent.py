@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cutaway import graph as engine
 from cutaway.errors import ArgumentError, CaptureError
-from cutaway.train.measure import evaluating
+from cutaway.nets.modes import evaluating
 
 Slope = Callable[[Tensor], Tensor]  # inputs -> gradient
 

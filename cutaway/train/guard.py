@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from cutaway import graph as engine
 from cutaway.errors import CutawayError
 from cutaway.graph.trace import first_nonfinite
+from cutaway.nets.modes import evaluating
 from cutaway.train import foreach, processes
 from cutaway.train.gradients import Step
 from cutaway.train.losses import Loss
-from cutaway.train.measure import evaluating
 
 
 def all_finite(tensors: list[Tensor]) -> bool:

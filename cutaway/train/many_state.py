@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import ArgumentError, RunFolderError
+from cutaway.nets.modes import evaluating
 from cutaway.rng import generator
 from cutaway.train.batches import Arrays, Augment, make_source
 from cutaway.train.checkpoint import load_checkpoint
 from cutaway.train.losses import Loss
-from cutaway.train.measure import evaluating
 from cutaway.train.metrics import Metric, per_example
 from cutaway.train.settings import Settings
 from cutaway.train.stacked import StackedStep, Weights, stacked_outputs

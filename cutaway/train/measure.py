@@ -1,7 +1,6 @@
 """Measuring a network on data: metrics as exact means over the examples, with an interval for accuracy."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from cutaway.errors import DataError
 from cutaway.intervals import wilson_interval
+from cutaway.nets.modes import evaluating
 from cutaway.train.batches import in_order
 from cutaway.train.losses import Loss
 from cutaway.train.metrics import Metric, metric_functions, per_example
@@ -43,26 +43,6 @@ class Evaluation:
     def record(self) -> dict[str, Any]:
         """The numbers as JSON can hold them."""
         return {**self.values, "n": self.n, "interval": None if self.interval is None else list(self.interval)}
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Put a model into evaluation mode for a while; every part's own mode comes back.
-
-    >>> net = nn.Dropout()
-    >>> with evaluating(net): print(net.training)
-    False
-    >>> net.training
-    True
-    """
-    modes = [(part, part.training) for part in model.modules()] if isinstance(model, nn.Module) else []
-    for part, _ in modes:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def placement(model: Any) -> tuple[torch.device, torch.dtype]:

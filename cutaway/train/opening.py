@@ -11,10 +11,11 @@ from torch import nn
 from cutaway.data import Dataset
 from cutaway.data import check as check_data
 from cutaway.errors import DataError, RunFolderError
+from cutaway.nets.modes import evaluating
 from cutaway.train.adversary import Given
 from cutaway.train.batches import Arrays, as_arrays, place_inputs
 from cutaway.train.checkpoint import load_checkpoint
-from cutaway.train.measure import evaluating, placement
+from cutaway.train.measure import placement
 from cutaway.train.record import (
     INITIAL,
     RUN,

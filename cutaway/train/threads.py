@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cutaway.errors import ArgumentError
+from cutaway.nets.modes import evaluating
 from cutaway.train.batches import Arrays, Source
-from cutaway.train.measure import evaluating
 
 ENOUGH = 60_000_000  # floating-point operations of a batch's forward pass from which on more threads help
 TINY = 4_000_000  # … below which oneDNN costs more than it saves
