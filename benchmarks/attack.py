@@ -204,8 +204,12 @@ def robust(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return torch.cat([model(part) for part in x.split(250)]).argmax(1) == y
 
 
-def compare(title: str, model: nn.Module, y: Tensor, ours: Callable[[], Any], theirs: Callable[[], Tensor]) -> None:
-    """Print the robust accuracy by both codes, on how many images they differ, and the ratio of CPU times."""
+def compare(title: str, model: nn.Module, y: Tensor, ours: Callable[[], Any], theirs: Callable[[], Tensor]) -> Tensor:
+    """Print the robust accuracy by both codes, on how many images they differ, and the ratio of CPU times.
+
+    Returns:
+        The numbers of the images that ours breaks and theirs does not.
+    """
     begin = time.process_time()
     mine = robust(model, ours().x, y)
     middle = time.process_time()
@@ -218,6 +222,7 @@ def compare(title: str, model: nn.Module, y: Tensor, ours: Callable[[], Any], th
         f"{(middle - begin) / (end - middle):.2f}",
         flush=True,
     )
+    return (other & ~mine).nonzero()[:, 0]
 
 
 def shorten(part: Any, steps: int) -> None:
@@ -235,7 +240,7 @@ def agreement(model: nn.Module, x: Tensor, y: Tensor, bound: float, large: float
         bound: of the short attacks, where robust accuracy lies between 0 and the clean one.
         large: bound of AutoAttack's standard version; left out when None.
     """
-    torchattacks, foolbox, original = map(library, PEERS)
+    original = library(PEERS[2])
     few = attack.Effort(steps=20, targets=3, queries=200)
     words = f"{bound:.2f}" if bound > 0.1 else f"{255 * bound:.3g}/255"
     if original is not None and large is not None:
@@ -260,17 +265,37 @@ def agreement(model: nn.Module, x: Tensor, y: Tensor, bound: float, large: float
             lambda: attack.auto_attack(model, x, y, eps=bound, effort=few, **QUIET),
             lambda: short.run_standard_evaluation(x, y, batch_size=250)[0],
         )
+    follow(model, x, y, bound, words)
+
+
+def follow(model: nn.Module, x: Tensor, y: Tensor, bound: float, words: str) -> None:
+    """Compare PGD with 20 steps. Ours keeps what fooled at any step, theirs what the last step gives."""
+    torchattacks, foolbox, _ = map(library, PEERS)
     settings: dict[str, Any] = {"eps": bound, "step_size": bound / 4, "steps": 20, "random_start": False, **QUIET}
-    peers: dict[str, Callable[[], Tensor]] = {}
+    peers: dict[str, Callable[..., Tensor]] = {}
     if torchattacks is not None:
-        pgd = torchattacks.PGD(model, eps=bound, alpha=bound / 4, steps=20, random_start=False)
-        peers["torchattacks"] = lambda: pgd(x, y)
+        peers["torchattacks"] = lambda x, y, steps: torchattacks.PGD(
+            model, eps=bound, alpha=bound / 4, steps=steps, random_start=False
+        )(x, y)
     if foolbox is not None:
-        linf = foolbox.attacks.LinfPGD(abs_stepsize=bound / 4, steps=20, random_start=False)
         wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
-        peers["foolbox"] = lambda: linf(wrapped, x, y, epsilons=bound)[1]
+        peers["foolbox"] = lambda x, y, steps: foolbox.attacks.LinfPGD(
+            abs_stepsize=bound / 4, steps=steps, random_start=False
+        )(wrapped, x, y, epsilons=bound)[1]
     for name, theirs in peers.items():
-        compare(f"PGD-20, {words} ({name})", model, y, lambda: attack.pgd(model, x, y, **settings), theirs)
+        rest = compare(
+            f"PGD-20, {words} ({name})",
+            model,
+            y,
+            lambda: attack.pgd(model, x, y, **settings),
+            lambda theirs=theirs: theirs(x, y, 20),
+        )
+        if len(rest):
+            some, known = x[rest], y[rest]
+            earlier = torch.stack([~robust(model, theirs(some, known, steps), known) for steps in range(1, 20)])
+            print(
+                f"    of {len(rest)} that ours alone breaks, theirs has {int(earlier.any(0).sum())} at an earlier step"
+            )
 
 
 def cifar(folder: Path, name: str) -> nn.Module:
