@@ -1,6 +1,5 @@
 """What an evaluation found: accuracy against ε for each attack, the random control, and the checks in sentences."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from cutaway.attack.panel import NORM_NAMES
-from cutaway.errors import ArgumentError, nearest
+from cutaway.errors import nearest
 from cutaway.intervals import wilson_interval
+from cutaway.saving import save_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -180,14 +180,7 @@ class RobustnessReport:
 
     def save(self, path: str | Path) -> Path:
         """Write numbers, checks and settings to .json, or the plot to .png, .svg or .pdf."""
-        path = Path(path)
-        if path.suffix == ".json":
-            path.write_text(json.dumps(self.words(), indent=1, ensure_ascii=False))
-        elif path.suffix in (".png", ".svg", ".pdf"):
-            self.plot().savefig(path, dpi=150)
-        else:
-            raise ArgumentError(f"cannot save to {path.name!r}: expected a name ending in .json, .png, .svg or .pdf")
-        return path
+        return save_json(path, self.plot, self.words)
 
     def words(self) -> dict[str, Any]:
         """Everything but the single images, for a JSON file."""

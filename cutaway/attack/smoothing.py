@@ -1,6 +1,5 @@
 """Randomised smoothing: the class a network gives most often under Gaussian noise, with a radius it provably keeps."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from cutaway.errors import ArgumentError
 from cutaway.nets.modes import evaluating
 from cutaway.progress import bar
 from cutaway.rng import derive, generator
+from cutaway.saving import save_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,14 +88,7 @@ class Certificates:
 
     def save(self, path: str | Path) -> Path:
         """Write everything to .json, or the plot to .png, .svg or .pdf."""
-        path = Path(path)
-        if path.suffix == ".json":
-            path.write_text(json.dumps(self.words(), indent=1))
-        elif path.suffix in (".png", ".svg", ".pdf"):
-            self.plot().savefig(path, dpi=150)
-        else:
-            raise ArgumentError(f"cannot save to {path.name!r}: expected a name ending in .json, .png, .svg or .pdf")
-        return path
+        return save_json(path, self.plot, self.words)
 
     def words(self) -> dict[str, Any]:
         """Classes, radii and settings, for a JSON file."""

@@ -1,6 +1,5 @@
 """Dead units: ReLUs that are zero for every example of a data set."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,12 @@ from torch import Tensor, nn
 
 from cutaway import graph as G
 from cutaway.diagnose import picture
-from cutaway.diagnose.files import save
 from cutaway.diagnose.layers import layers
 from cutaway.diagnose.units import active_units, rectifier
 from cutaway.diagnose.verdict import DEAD, called
 from cutaway.errors import ArgumentError
 from cutaway.progress import track
+from cutaway.saving import save_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +89,7 @@ class DeadUnits:
         """Write the picture (.png, .svg, .pdf) or the numbers (.json)."""
         rows = [row | {"which": layer.dead} for row, layer in zip(self.rows(), self.layers, strict=True)]
         numbers = {"verdict": self.verdict, "examples": self.examples, "layers": rows}
-        return save(path, self.plot, lambda: json.dumps(numbers, indent=1))
+        return save_json(path, self.plot, lambda: numbers)
 
 
 def dead_units(model: nn.Module | Callable, data: Any, *, batch_size: int = 256, progress: bool = True) -> DeadUnits:

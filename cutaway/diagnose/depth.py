@@ -1,6 +1,5 @@
 """Vanishing and exploding gradients: how adjoints change from layer to layer."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 
 from cutaway import graph as G
 from cutaway.diagnose import picture
-from cutaway.diagnose.files import save
 from cutaway.diagnose.layers import Layer, layers
 from cutaway.diagnose.loss import Loss, adjoint_of_outputs, repeatable
 from cutaway.diagnose.singular import Singular, singular
@@ -21,6 +19,7 @@ from cutaway.diagnose.verdict import HEALTHY, Finding, called, judge, summary
 from cutaway.errors import ArgumentError
 from cutaway.graph.walks import pullback
 from cutaway.progress import track
+from cutaway.saving import save_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,7 +115,7 @@ class Depth:
     def save(self, path: str | Path) -> Path:
         """Write the picture (.png, .svg, .pdf) or the rows (.json)."""
         numbers = {"verdict": self.verdict, "seed": self.seed, "layers": self.rows()}
-        return save(path, self.plot, lambda: json.dumps(numbers, indent=1))
+        return save_json(path, self.plot, lambda: numbers)
 
 
 def depth(

@@ -1,6 +1,5 @@
 """Activations and gradients at every layer, as histograms with a verdict."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,12 @@ from torch import Tensor, nn
 
 from cutaway import graph as G
 from cutaway.diagnose import picture
-from cutaway.diagnose.files import save
 from cutaway.diagnose.layers import Layer, layers
 from cutaway.diagnose.loss import Loss, adjoint_of_outputs, repeatable
 from cutaway.diagnose.units import dead_share, example_norm, root_mean_square, saturated_share
 from cutaway.diagnose.verdict import Finding, called, judge, summary
 from cutaway.errors import ArgumentError
+from cutaway.saving import save_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,7 +104,7 @@ class Histograms:
 
     def save(self, path: str | Path) -> Path:
         """Write the picture (.png, .svg, .pdf) or the numbers (.json)."""
-        return save(path, self.plot, lambda: json.dumps(self._numbers(), indent=1))
+        return save_json(path, self.plot, self._numbers)
 
     def _numbers(self) -> dict[str, Any]:
         kept = ("values", "value_edges", "gradients", "gradient_edges")

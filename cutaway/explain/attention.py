@@ -18,9 +18,9 @@ from cutaway.explain.frame import Found, attribute, checked, explained, outputs
 from cutaway.explain.layers import attention_nodes, upstream
 from cutaway.explain.layouts import Layout, layouts
 from cutaway.explain.objective import Objective, Of, Target
-from cutaway.explain.picture import save, save_arrays
 from cutaway.graph.nodes import bound_arguments
 from cutaway.graph.table_attention import attention_weights
+from cutaway.saving import save, save_arrays
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

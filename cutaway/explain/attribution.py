@@ -15,6 +15,7 @@ from cutaway.errors import ArgumentError
 from cutaway.explain import picture
 from cutaway.explain.objective import Of
 from cutaway.explain.similarity import magnitude
+from cutaway.saving import save, save_arrays
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,8 +110,8 @@ class Attribution:
         tensors = {"values": self.values, "target": self.target, "scores": self.scores, "gap": self.gap}
         about = {"method": self.method, "of": self.of, "layer": self.layer, "settings": dict(self.settings)}
         about |= {"seed": self.seed, "warning": self.warning}
-        numbers = partial(picture.save_arrays, tensors=tensors, about=about)
-        return picture.save(path, lambda: self.plot(x, **options), numbers, ".npz")
+        numbers = partial(save_arrays, tensors=tensors, about=about)
+        return save(path, lambda: self.plot(x, **options), numbers, ".npz")
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()

@@ -21,11 +21,11 @@ from cutaway.explain.frame import checked, on
 from cutaway.explain.infidelity import Infidelity, foretold, infidelity, parts
 from cutaway.explain.methods import MAPS, SIGNED
 from cutaway.explain.objective import Objective
-from cutaway.explain.picture import save
 from cutaway.explain.randomize import cascade, copied, redraw_
 from cutaway.explain.sensitivity import max_sensitivity
 from cutaway.explain.similarity import magnitude, rank_correlation, ssim
 from cutaway.progress import track
+from cutaway.saving import save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cutaway.errors import ArgumentError
 from cutaway.explain import classical_picture
 from cutaway.explain.gradients import gradient
-from cutaway.explain.picture import save, save_arrays
+from cutaway.saving import save, save_arrays
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,10 +1,8 @@
 """Pictures of attributions: maps beside or over their inputs, on colour-blind-safe scales."""
 
-import json
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
     from cutaway.explain.attribution import Attribution
 
-ENDINGS = (".png", ".svg", ".pdf")
 ORANGE = "#9c3a00"  # of what to beware of
 SIGNED, UNSIGNED = "RdBu_r", "inferno"  # both are read alike with and without colour vision deficiency
 COLOURED = ("guided_backprop", "deconvnet", "guided_grad_cam")  # drawn in colour on grey, as in their papers
@@ -182,37 +179,6 @@ def collapse(values: Float[Tensor, "n c h w"], style: str) -> Tensor:
     if style == "colour":
         return values
     return values.sum(1) if style == "signed" else values.abs().sum(1)
-
-
-def save(path: str | Path, plot: "Callable[[], Figure]", numbers: Callable[[Path], object], ending: str) -> Path:
-    """Write a result: numbers where the name ends in `ending`, else the picture, which is drawn only then.
-
-    Args:
-        path: where to.
-        plot: draws the picture.
-        numbers: writes the numbers to a path.
-        ending: of a file of numbers, such as ".npz".
-
-    Returns:
-        The path.
-
-    Raises:
-        ArgumentError: the name ends neither so nor in .png, .svg or .pdf.
-    """
-    path = Path(path)
-    if path.suffix.lower() == ending:
-        numbers(path)
-    elif path.suffix.lower() in ENDINGS:
-        plot().savefig(path, dpi=150)
-    else:
-        raise ArgumentError(f"cannot save {path.name!r}: the name must end in {ending}, {', '.join(ENDINGS)}")
-    return path
-
-
-def save_arrays(path: Path, tensors: Mapping[str, Tensor | None], about: Mapping[str, Any]) -> None:
-    """Write tensors to .npz, with what they are as JSON under `about`."""
-    arrays: dict[str, Any] = {name: each.detach().cpu().numpy() for name, each in tensors.items() if each is not None}
-    np.savez_compressed(path, allow_pickle=False, about=np.array(json.dumps(about, default=str)), **arrays)
 
 
 def title(attribution: "Attribution") -> str:

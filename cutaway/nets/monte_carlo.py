@@ -1,14 +1,13 @@
 """Dropout as an ensemble: predictions of many networks that a network with dropout holds."""
 
 import inspect
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -19,6 +18,7 @@ from cutaway.errors import ArgumentError, NonFiniteError
 from cutaway.nets.modes import evaluating
 from cutaway.progress import bar
 from cutaway.rng import derive
+from cutaway.saving import save, save_arrays
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,17 +98,10 @@ class MonteCarlo:
 
     def save(self, path: str | Path) -> Path:
         """Write the numbers (.npz), or the picture (.png, .svg, .pdf); returns the path."""
-        path = Path(path)
-        if path.suffix == ".npz":
-            names = ("mean", "std", "entropy", "mutual_information")
-            arrays: dict[str, Any] = {name: getattr(self, name).cpu().numpy() for name in names}
-            about = json.dumps({"samples": self.samples, "seed": self.seed})
-            np.savez_compressed(path, allow_pickle=False, about=np.array(about), **arrays)
-        elif path.suffix in (".png", ".svg", ".pdf"):
-            self.plot().savefig(path, dpi=150)
-        else:
-            raise ArgumentError(f"cannot save {path.name!r}: the name must end in .npz, .png, .svg or .pdf")
-        return path
+        names = ("mean", "std", "entropy", "mutual_information")
+        tensors = {name: getattr(self, name) for name in names}
+        numbers = partial(save_arrays, tensors=tensors, about={"samples": self.samples, "seed": self.seed})
+        return save(path, self.plot, numbers, ".npz")
 
 
 def monte_carlo(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cutaway.errors import ArgumentError, nearest
+from cutaway.saving import save_arrays
 from cutaway.visualize import picture
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class Panels:
     def save(self, path: str) -> Any:
         """Write the picture (.png, .svg, .pdf) or the numbers (.npz)."""
         if str(path).lower().endswith(".npz"):
-            return picture.save_arrays(path, {"x": self.x, **self.maps}, {"city": self.city})
+            return save_arrays(path, {"x": self.x, **self.maps}, {"city": self.city})
         return picture.save_figure(path, self.plot())
 
     def _repr_png_(self) -> bytes:

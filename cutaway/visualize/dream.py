@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from cutaway.errors import ArgumentError
 from cutaway.progress import track
 from cutaway.rng import generator
+from cutaway.saving import save_arrays
 from cutaway.visualize import picture
 from cutaway.visualize.network import Network, home, network, of_layers
 from cutaway.visualize.objective import Objective
@@ -53,7 +54,7 @@ class Dream:
         if str(path).lower().endswith(".npz"):
             tensors = {"image": self.image, "original": self.original, "history": self.history}
             about = {"objective": self.words, "settings": dict(self.settings), "seed": self.seed}
-            return picture.save_arrays(path, tensors, about)
+            return save_arrays(path, tensors, about)
         return picture.save_image(path, self.image[0])
 
     def _repr_png_(self) -> bytes:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutaway.errors import ArgumentError
+from cutaway.saving import save_arrays
 from cutaway.visualize import picture
 from cutaway.visualize.field import Field
 
@@ -112,7 +113,7 @@ class Examples:
         """Write the picture (.png, .svg, .pdf) or the numbers (.npz: scores, index, place and `about`)."""
         if str(path).lower().endswith(".npz"):
             about = {"layer": self.layer, "by": self.by, "seen": self.seen}
-            return picture.save_arrays(path, {"scores": self.scores, "index": self.index, "place": self.place}, about)
+            return save_arrays(path, {"scores": self.scores, "index": self.index, "place": self.place}, about)
         return picture.save_figure(path, self.plot())
 
     def _repr_png_(self) -> bytes:

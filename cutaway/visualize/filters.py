@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cutaway import graph as G
 from cutaway.errors import ArgumentError, nearest
+from cutaway.saving import save_arrays
 from cutaway.visualize import picture
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Filters:
     def save(self, path: str) -> Any:
         """Write the picture (.png, .svg, .pdf) or the numbers (.npz: weights and `about`)."""
         if str(path).lower().endswith(".npz"):
-            return picture.save_arrays(path, {"weights": self.weights, "dead": self.dead}, {"name": self.name})
+            return save_arrays(path, {"weights": self.weights, "dead": self.dead}, {"name": self.name})
         return picture.save_figure(path, self.plot())
 
     def _repr_png_(self) -> bytes:

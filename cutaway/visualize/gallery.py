@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cutaway.data import Dataset
 from cutaway.errors import ArgumentError
+from cutaway.saving import save_arrays
 from cutaway.visualize import picture
 from cutaway.visualize.examples import Examples
 from cutaway.visualize.optimize import Optimized, optimize
@@ -50,7 +51,7 @@ class Gallery:
         """Write the picture (.png, .svg, .pdf) or the numbers (.npz: the images by layer)."""
         if str(path).lower().endswith(".npz"):
             words = {name: row.words for name, row in self.rows.items()}
-            return picture.save_arrays(path, {name: row.images for name, row in self.rows.items()}, words)
+            return save_arrays(path, {name: row.images for name, row in self.rows.items()}, words)
         return picture.save_figure(path, self.plot())
 
     def _repr_png_(self) -> bytes:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cutaway.errors import ArgumentError, NonFiniteError
 from cutaway.progress import track
 from cutaway.rng import generator
+from cutaway.saving import save_arrays
 from cutaway.visualize import picture
 from cutaway.visualize.network import Network, home, network, of_image, of_layers
 from cutaway.visualize.objective import IMAGE, Objective
@@ -67,7 +68,7 @@ class Optimized:
         if str(path).lower().endswith(".npz"):
             tensors = {"images": self.images, "scores": self.scores, "dead": self.dead, "history": self.history}
             about = {"objective": self.words, "settings": dict(self.settings), "seed": self.seed}
-            return picture.save_arrays(path, tensors, about)
+            return save_arrays(path, tensors, about)
         return picture.save_figure(path, self.plot())
 
     def _repr_png_(self) -> bytes:

@@ -1,10 +1,9 @@
 """Pictures of images: grids with words above, dead units crossed out, and images written as they are."""
 
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -12,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from cutaway.errors import ArgumentError
+from cutaway.saving import PICTURES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FIGURES = (".png", ".svg", ".pdf")
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".webp")
 ORANGE = "#9c3a00"  # of what to beware of
 
@@ -74,18 +73,10 @@ def save_figure(path: str | Path, figure: "Figure") -> Path:
         ArgumentError: the ending is none of these.
     """
     path = Path(path)
-    if path.suffix.lower() not in FIGURES:
-        raise ArgumentError(f"cannot save {path.name!r}: the name must end in {', '.join(FIGURES)} or .npz")
+    if path.suffix.lower() not in PICTURES:
+        raise ArgumentError(f"cannot save {path.name!r}: the name must end in {', '.join(PICTURES)} or .npz")
     figure.savefig(path, dpi=150)
     return path
-
-
-def save_arrays(path: str | Path, tensors: Mapping[str, Tensor | None], about: Mapping[str, Any]) -> Path:
-    """Write numbers to .npz, with what they are as JSON under `about`."""
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items() if tensor is not None}
-    words = np.array(json.dumps(dict(about), default=str))
-    np.savez_compressed(path, allow_pickle=False, **arrays, about=words)  # type: ignore[arg-type]
-    return Path(path)
 
 
 def save_image(path: str | Path, image: Float[Tensor, "c h w"]) -> Path:

@@ -12,6 +12,7 @@ from cutaway import graph as G
 from cutaway.errors import ArgumentError, nearest
 from cutaway.progress import track
 from cutaway.rng import generator
+from cutaway.saving import save_arrays
 from cutaway.visualize import picture
 from cutaway.visualize.dream import _image, _resized
 from cutaway.visualize.network import Network, home, network
@@ -58,7 +59,7 @@ class Styled:
         """Write the image pixel by pixel (.png, .jpg, .webp) or the numbers (.npz: image, content, style, history)."""
         if str(path).lower().endswith(".npz"):
             tensors = {"image": self.image, "content": self.content, "style": self.style, "history": self.history}
-            return picture.save_arrays(path, tensors, {"settings": dict(self.settings), "seed": self.seed})
+            return save_arrays(path, tensors, {"settings": dict(self.settings), "seed": self.seed})
         return picture.save_image(path, self.image[0])
 
     def _repr_png_(self) -> bytes:

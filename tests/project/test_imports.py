@@ -18,7 +18,7 @@ LAYERS = (
     {"experiments", "report"},
     {"train", "explain", "visualize", "attack", "diagnose"},
     {"graph", "nets", "data"},
-    {"errors", "rng", "progress", "intervals"},
+    {"errors", "rng", "progress", "intervals", "saving"},
 )
 OPEN_WITHIN = {0, 4}
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
