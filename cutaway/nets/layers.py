@@ -161,10 +161,8 @@ class TableConv2d(nn.Module):
         self.table = tuple(tuple(inputs) for inputs in table)
         self.channels, self.kernel, self.stride, self.padding = channels, kernel, stride, padding
         pairs = [(out, channel) for out, inputs in enumerate(self.table) for channel in inputs]
-        index = torch.zeros(len(self.table), channels, dtype=torch.long)  # (O, C): 0 is "not connected"
-        for place, (out, channel) in enumerate(pairs):
-            index[out, channel] = place + 1
-        self.register_buffer("index", index.flatten(), persistent=False)  # (O·C,)
+        places = torch.tensor([out * channels + channel for out, channel in pairs], dtype=torch.long)
+        self.register_buffer("index", places, persistent=False)  # (P,): where kernels lie among all O·C
         self.weight = nn.Parameter(torch.empty(len(pairs), kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(len(self.table))) if bias else None
         start = 0
@@ -175,8 +173,8 @@ class TableConv2d(nn.Module):
 
     def dense(self) -> Float[Tensor, "o c k k"]:
         """The weight of the equal full convolution, zero where nothing is connected."""
-        padded = F.pad(self.weight, (0, 0, 0, 0, 1, 0))  # (P + 1, K, K), the first kernel is zero
-        return padded.index_select(0, self.index).reshape(-1, self.channels, self.kernel, self.kernel)
+        whole = self.weight.new_zeros(len(self.table) * self.channels, self.kernel, self.kernel)  # (O·C, K, K)
+        return whole.index_copy(0, self.index, self.weight).unflatten(0, (-1, self.channels))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
         return F.conv2d(x, self.dense(), self.bias, self.stride, self.padding)

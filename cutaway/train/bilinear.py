@@ -7,7 +7,6 @@ them, which costs several times as much where the networks are tiny.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -178,76 +177,62 @@ class ImagesAdjoint(_Adjoint):
         return to_images(_first(grad, dims[0]), _first(weight, dims[1]), shape, window), 0
 
 
-@dataclass(frozen=True)
-class Way:
-    """Where the rows that an index names go, and how their adjoints come back.
-
-    Attributes:
-        index: the row `(M,)` that every place reads.
-        source: for every row the one place that reads it, M for a row that none or several read.
-        places: the places `(L,)` that share their row with others.
-    """
-
-    index: Tensor
-    source: Tensor
-    places: Tensor
-
-
-def way(index: Tensor, rows: int) -> Way:
-    """Look at an index: rows that are read once are copied back, only the others need a sum.
-
-    >>> found = way(torch.tensor([2, 0, 0]), 4)
-    >>> found.source.tolist(), found.places.tolist()
-    ([3, 3, 0, 3], [1, 2])
-    """
-    once = torch.bincount(index, minlength=rows)[index] == 1
-    places = torch.arange(len(index), device=index.device)
-    source = torch.full((rows,), len(index), device=index.device)
-    source[index[once]] = places[once]
-    return Way(index, source, places[~once])
-
-
-class Rows(Function):
-    """The rows of a tensor that an index names, for many replicates; torch's own rule gathers number by number."""
+class Copied(Function):
+    """`index_copy` along the first dimension, for many replicates; torch's own rule copies number by number."""
 
     @staticmethod
-    def forward(values: Tensor, way: Way) -> Tensor:
-        """`values[index]`."""
-        return values.index_select(0, way.index)
+    def forward(whole: Tensor, rows: Tensor, places: Tensor, source: Tensor) -> Tensor:
+        """Rows `(P, …)` copied over those of `(M, …)` at distinct places; `source` `(M,)` is what `sources` gives."""
+        return whole.index_copy(0, places, rows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        """Keep the index."""
-        ctx.way = inputs[1]
+        """Keep the places."""
+        ctx.places = inputs[2]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Add every row's adjoint where it was read."""
-        return RowsAdjoint.apply(grad, ctx.way), None  # pyright: ignore[reportReturnType]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Take every row's adjoint from its place; the others are the whole's."""
+        whole, rows = ctx.needs_input_grad[:2]
+        return (
+            grad.index_fill(0, ctx.places, 0.0) if whole else None,
+            Chosen.apply(grad, ctx.places) if rows else None,  # pyright: ignore[reportReturnType]
+            None,
+            None,
+        )
 
     @staticmethod
-    def vmap(info: Any, dims: tuple, values: Tensor, way: Way) -> tuple[Tensor, int]:
+    def vmap(info: Any, dims: tuple, whole: Tensor, rows: Tensor, places: Tensor, source: Tensor) -> tuple[Tensor, int]:
         """All replicates at once."""
-        return _first(values, dims[0]).index_select(1, way.index), 0
+        count = info.batch_size
+        whole, rows = (value.expand(count, *value.shape) if dim is None else value.movedim(dim, 0)
+                       for value, dim in zip((whole, rows), dims[:2], strict=True))  # fmt: skip
+        joined = torch.cat((rows.flatten(2), whole.flatten(2).contiguous()), 1)  # (R, P + M, …); quick side by side
+        return joined.index_select(1, source).view(whole.shape), 0
 
 
-class RowsAdjoint(_Adjoint):
-    """The adjoint of `Rows`."""
+class Chosen(_Adjoint):
+    """Rows by their places, for many replicates: what `Copied` gives back."""
 
     @staticmethod
-    def forward(grad: Tensor, way: Way) -> Tensor:
-        """See `Rows`."""
-        return grad.new_zeros(len(way.source), *grad.shape[1:]).index_add(0, way.index, grad)
+    def forward(values: Tensor, places: Tensor) -> Tensor:
+        """`values[places]`."""
+        return values.index_select(0, places)
 
     @staticmethod
-    def vmap(info: Any, dims: tuple, grad: Tensor, way: Way) -> tuple[Tensor, int]:
+    def vmap(info: Any, dims: tuple, values: Tensor, places: Tensor) -> tuple[Tensor, int]:
         """All replicates at once."""
-        grad = _first(grad, dims[0])
-        flat = grad.flatten(2)  # (R, M, inner)
-        found = F.pad(flat, (0, 0, 0, 1)).index_select(1, way.source)  # the last row is zero
-        if len(way.places):
-            found = found.index_add(1, way.index[way.places], flat.index_select(1, way.places))
-        return found.view(len(grad), len(way.source), *grad.shape[2:]), 0
+        return _first(values, dims[0]).index_select(1, places), 0
+
+
+def sources(places: Tensor, count: int) -> Tensor:
+    """Where in rows joined with the whole, `(P + M,)`, each row of their `index_copy` lies, `(M,)`.
+
+    >>> sources(torch.tensor([2, 0]), 4).tolist()
+    [1, 3, 0, 5]
+    """
+    own = torch.arange(len(places), len(places) + count, device=places.device)
+    return own.index_copy(0, places, torch.arange(len(places), device=places.device))
 
 
 class SmallConvolutions(TorchFunctionMode):
@@ -255,7 +240,7 @@ class SmallConvolutions(TorchFunctionMode):
 
     Args:
         replicates: how many networks are computed at once.
-        constants: buffers among which the indices lie that choose rows of weights.
+        constants: buffers among which the indices lie by which rows of weights are copied to distinct places.
 
     >>> x, weight = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3)
     >>> with SmallConvolutions(1): ours = F.conv2d(x, weight, stride=2, padding=1)
@@ -267,24 +252,18 @@ class SmallConvolutions(TorchFunctionMode):
         super().__init__()
         self.replicates = replicates
         self.indices = [tensor for tensor in constants if tensor.dtype == torch.int64 and tensor.dim() == 1]
-        self.ways: dict[tuple[int, int], Way] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Replace convolutions and the choice of rows, leave everything else."""
+        """Replace convolutions and the copying of rows, leave everything else."""
         if func is F.conv2d or func is torch.conv2d:
             return self._convolution(func, *args, **(kwargs or {}))
-        if func is Tensor.index_select and len(args) == 3 and args[1] == 0:
-            number = next((i for i, index in enumerate(self.indices) if index is args[2]), None)
-            if number is not None:
-                return Rows.apply(args[0], self._way(number, args[0].shape[0]))
+        if func is Tensor.index_copy and len(args) == 4 and args[1] == 0:
+            whole, _, places, rows = args
+            if any(places is known for known in self.indices):
+                with _disable_current_modes():  # tracing must not see how it is found
+                    source = sources(places, len(whole))
+                return Copied.apply(whole, rows, places, source)
         return func(*args, **(kwargs or {}))
-
-    def _way(self, number: int, rows: int) -> Way:
-        """How rows go and come back by one of the constants; tracing must not see how it is found."""
-        if (number, rows) not in self.ways:
-            with _disable_current_modes():
-                self.ways[number, rows] = way(self.indices[number], rows)
-        return self.ways[number, rows]
 
     def _convolution(
         self,

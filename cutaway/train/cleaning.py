@@ -1,10 +1,13 @@
 """Making a traced program shorter: what is constant, written twice or without effect goes."""
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+
+from cutaway.train.padding import join_padding
 
 aten = torch.ops.aten
 _VIEWS = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
@@ -26,15 +29,36 @@ def clean(program: fx.GraphModule) -> fx.GraphModule:
     >>> [node.name for node in clean(traced).graph.nodes if node.op == "call_function"]
     ['add']
     """
+    for node in program.graph.nodes:
+        _make_anew(node)
     _fold(program)
     changed = True
     while changed:
         simpler = sum(_simplify(node) for node in list(program.graph.nodes) if node.op == "call_function")
         changed = _share(program) or simpler > 0
         program.graph.eliminate_dead_code()
+    join_padding(program)
     program.graph.lint()
     program.recompile()
     return program
+
+
+def _make_anew(node: fx.Node) -> None:
+    """Let an operation that changes what nobody else looks at give a new tensor: without changes more can be shared."""
+    source = node.args[0] if node.args else None
+    if node.op != "call_function" or not _changes(node) or _draws(node) or node.all_input_nodes != [source]:
+        return
+    alone = isinstance(source, fx.Node) and len(source.users) == 1 and _is_fresh(source)
+    space, name, overload = str(node.target).split(".")
+    other = getattr(getattr(aten, name.removesuffix("_"), None), overload, None)
+    if alone and space == "aten" and name.endswith("_") and other is not None:
+        node.target = other
+
+
+def _is_fresh(node: fx.Node) -> bool:
+    """Whether an operation gives memory of its own."""
+    known = isinstance(node.target, torch._ops.OpOverload) and node.target not in _VIEWS
+    return known and not any(answer.alias_info for answer in node.target._schema.returns)
 
 
 def _fold(program: fx.GraphModule) -> None:
@@ -138,8 +162,36 @@ def _simplify(node: fx.Node) -> bool:
     if node.target is aten.bmm.default and theirs.shape[2] == 1:
         node.target = aten.mul.Tensor  # an outer product: nothing is summed
         return True
+    if node.target is aten.scatter_add.default and _is_single(node):
+        return _compare(node)
     alone = theirs.numel() == ours.numel() and theirs.dtype == ours.dtype
     if node.target in (aten.sum.dim_IntList, aten.mean.dim) and alone:
         node.target, node.args = aten.reshape.default, (source, list(ours.shape))
         return True
     return False
+
+
+def _is_single(node: fx.Node) -> bool:
+    """Whether a constant row of zeros gets one number of its own, at one place."""
+    whole, dim, index, numbers = node.args
+    nodes = [value for value in (whole, index, numbers) if isinstance(value, fx.Node)]
+    if len(nodes) < 3 or not isinstance(dim, int) or nodes[0].op != "get_attr":
+        return False
+    zeros = operator.attrgetter(str(nodes[0].target))(node.graph.owning_module)
+    shapes = [list(each.meta["val"].shape) for each in nodes]
+    row = shapes[0][:dim] + [1] + shapes[0][dim + 1 :]
+    return dim >= 0 and shapes[1] == shapes[2] == row and not zeros.any()
+
+
+def _compare(node: fx.Node) -> bool:
+    """Write `zeros.scatter_add(dim, index, numbers)` as `where(arange == index, numbers, 0)`, which is quicker."""
+    whole, dim, index, numbers = node.args
+    value, module = node.meta["val"], node.graph.owning_module
+    name = f"_arange_{node.name}"
+    count = torch.arange(value.shape[dim], device=value.device).view(-1, *[1] * (value.dim() - dim - 1))
+    module.register_buffer(name, count)
+    with node.graph.inserting_before(node):
+        there = node.graph.call_function(aten.eq.Tensor, (node.graph.get_attr(name), index))
+        there.meta["val"] = value.to(torch.bool)
+    node.target, node.args = aten.where.self, (there, numbers, whole)
+    return True

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -16,7 +17,6 @@ class Moves:
     Args:
         optimizer: of any kind; only SGD, Adam and AdamW of `torch.optim`, fused, are known.
 
-    >>> import torch
     >>> weight = torch.nn.Parameter(torch.ones(2))
     >>> moves = Moves(SGD([weight], lr=0.1, fused=True))
     >>> moves([torch.ones(2)]) if moves.ready() else None; weight.data
@@ -33,9 +33,12 @@ class Moves:
         self.fits = known and same and all(map(_plain, optimizer.param_groups))
         self.state: Any = None
         self.moments: dict[str, list[Tensor]] = {}
+        self.steps = torch.zeros(len(self.weights))  # what Adam counts
 
     def __call__(self, gradients: list[Tensor]) -> None:
         """Move the weights, when it is `ready`."""
+        if "step" in self.moments:
+            self.steps.add_(1)
         start = 0
         for group in self.optimizer.param_groups:
             rows = slice(start, start := start + len(group["params"]))
@@ -53,9 +56,17 @@ class Moves:
             names = () if none else _MOMENTS[type(self.optimizer)]
             if any(state.get(weight, {}).get(name) is None for weight in self.weights for name in names):
                 return False
+            if "step" in names:
+                self._join_steps(state)
             self.moments = {name: [state[weight][name] for weight in self.weights] for name in names}
             self.state = state
         return True
+
+    def _join_steps(self, state: Any) -> None:
+        """Let the steps that every weight counts lie side by side, to be raised by one call."""
+        self.steps = torch.stack([state[weight]["step"] for weight in self.weights])
+        for weight, step in zip(self.weights, self.steps.unbind(), strict=True):
+            state[weight]["step"] = step
 
 
 def _plain(group: dict[str, Any]) -> bool:
@@ -73,6 +84,5 @@ def _adapt(weights: list[Tensor], gradients: list[Tensor], moments: dict[str, li
     told = {name: group[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
     beta1, beta2 = group["betas"]
     steps = moments["step"]
-    foreach.add_(steps, 1)
     kernel = foreach.adamw_ if group["decoupled_weight_decay"] else foreach.adam_
     kernel(weights, gradients, moments["exp_avg"], moments["exp_avg_sq"], [], steps, beta1=beta1, beta2=beta2, **told)
