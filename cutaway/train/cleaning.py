@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from cutaway.train.padding import join_padding
-
 aten = torch.ops.aten
 _VIEWS = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
 _TURNS = {aten.permute.default, aten.squeeze.dim, aten.transpose.int, aten.t.default, aten.unsqueeze.default}
@@ -37,7 +35,6 @@ def clean(program: fx.GraphModule) -> fx.GraphModule:
         simpler = sum(_simplify(node) for node in list(program.graph.nodes) if node.op == "call_function")
         changed = _share(program) or simpler > 0
         program.graph.eliminate_dead_code()
-    join_padding(program)
     program.graph.lint()
     program.recompile()
     return program
@@ -46,9 +43,16 @@ def clean(program: fx.GraphModule) -> fx.GraphModule:
 def _make_anew(node: fx.Node) -> None:
     """Let an operation that changes what nobody else looks at give a new tensor: without changes more can be shared."""
     source = node.args[0] if node.args else None
-    if node.op != "call_function" or not _changes(node) or _draws(node) or node.all_input_nodes != [source]:
+    if node.op != "call_function" or not _changes(node) or node.all_input_nodes != [source]:
         return
     alone = isinstance(source, fx.Node) and len(source.users) == 1 and _is_fresh(source)
+    if alone and node.target is aten.bernoulli_.float:
+        node.target, node.args = (
+            aten.bernoulli.p,
+            (source, node.args[1] if len(node.args) > 1 else 0.5),
+        )  # the same draws
+    if draws_numbers(node):
+        return
     space, name, overload = str(node.target).split(".")
     other = getattr(getattr(aten, name.removesuffix("_"), None), overload, None)
     if alone and space == "aten" and name.endswith("_") and other is not None:
@@ -57,8 +61,9 @@ def _make_anew(node: fx.Node) -> None:
 
 def _is_fresh(node: fx.Node) -> bool:
     """Whether an operation gives memory of its own."""
-    known = isinstance(node.target, torch._ops.OpOverload) and node.target not in _VIEWS
-    return known and not any(answer.alias_info for answer in node.target._schema.returns)
+    target: Any = node.target
+    known = isinstance(target, torch._ops.OpOverload) and target not in _VIEWS
+    return known and not any(answer.alias_info for answer in target._schema.returns)
 
 
 def _fold(program: fx.GraphModule) -> None:
@@ -69,7 +74,7 @@ def _fold(program: fx.GraphModule) -> None:
         if node.op == "get_attr":
             known[node] = getattr(program, str(node.target))
         elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            fixed = not _changes(node) and not _draws(node)
+            fixed = not _changes(node) and not draws_numbers(node)
             value = node.meta.get("val")
             small = isinstance(value, Tensor) and value.numel() <= _LARGEST_CONSTANT
             filled = node.target in _FILLED and not changing
@@ -102,7 +107,7 @@ def _share(program: fx.GraphModule) -> bool:
     seen: dict[Any, fx.Node] = {}
     found = False
     for node in list(program.graph.nodes):
-        if node.op in ("call_function", "get_attr") and not _draws(node):
+        if node.op in ("call_function", "get_attr") and not draws_numbers(node):
             key = (node.op, node.target, _frozen(node.args), _frozen(node.kwargs))
             if key in seen:
                 node.replace_all_uses_with(seen[key])
@@ -126,7 +131,7 @@ def _changes(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
-def _draws(node: fx.Node) -> bool:
+def draws_numbers(node: fx.Node) -> bool:
     """Whether an operation draws random numbers."""
     known = isinstance(node.target, torch._ops.OpOverload)
     return known and torch.Tag.nondeterministic_seeded in node.target.tags  # pyright: ignore[reportAttributeAccessIssue]
@@ -179,14 +184,15 @@ def _is_single(node: fx.Node) -> bool:
         return False
     zeros = operator.attrgetter(str(nodes[0].target))(node.graph.owning_module)
     shapes = [list(each.meta["val"].shape) for each in nodes]
-    row = shapes[0][:dim] + [1] + shapes[0][dim + 1 :]
+    row = [*shapes[0][:dim], 1, *shapes[0][dim + 1 :]]
     return dim >= 0 and shapes[1] == shapes[2] == row and not zeros.any()
 
 
 def _compare(node: fx.Node) -> bool:
     """Write `zeros.scatter_add(dim, index, numbers)` as `where(arange == index, numbers, 0)`, which is quicker."""
     whole, dim, index, numbers = node.args
-    value, module = node.meta["val"], node.graph.owning_module
+    value = node.meta["val"]
+    module: Any = node.graph.owning_module
     name = f"_arange_{node.name}"
     count = torch.arange(value.shape[dim], device=value.device).view(-1, *[1] * (value.dim() - dim - 1))
     module.register_buffer(name, count)

@@ -8,18 +8,18 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from cutaway.errors import CaptureError
-from cutaway.train import foreach
 from cutaway.train.gradients import Step, autograd_step, mean_loss
 from cutaway.train.losses import Loss
 from cutaway.train.state import copied, random_state, set_random_state
-from cutaway.train.traced import Weights, trace
+from cutaway.train.traced import Weights, close, trace
 
 FEW = 30_000_000  # floating-point operations of a batch's forward pass up to which the program pays
 _SHAPES = 2  # batches of a pass: the usual one and the last
-_CLOSE = 1e-4
 
 
-def flat_step(model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], other: Step) -> Step:
+def flat_step(
+    model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], other: Step, compiled: bool = False
+) -> Step:
     """Make the step as a program traced with the first batch, and kept if it answers as autograd does.
 
     Convolutions become copies of windows and matrix products. The program is tried on the batch and on its negative;
@@ -30,6 +30,7 @@ def flat_step(model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], ot
         loss: from outputs and targets to one value per example.
         parameters: what to differentiate by, by name.
         other: the step for networks that cannot be traced, and for further shapes of batches.
+        compiled: write the program in C where possible; its next call overwrites the gradients.
 
     Returns:
         A function `(x, y) -> (loss, outputs, gradients)`.
@@ -58,7 +59,7 @@ def flat_step(model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], ot
         if key not in found:
             made = None
             if len(found) < _SHAPES:
-                made = _believed(grad_and_value(whole, has_aux=True), trained, kept, constants, x, y)
+                made = _believed(grad_and_value(whole, has_aux=True), trained, kept, constants, x, y, compiled)
             if made is not None and not _agrees(made, autograd_step(model, loss, parameters), leaves, kept, x, y):
                 made = None
             found[key] = made
@@ -73,11 +74,17 @@ def flat_step(model: nn.Module, loss: Loss, parameters: Mapping[str, Tensor], ot
 
 
 def _believed(
-    function: Callable[..., Any], trained: Weights, kept: Weights, constants: Weights, x: Tensor, y: Tensor
+    function: Callable[..., Any],
+    trained: Weights,
+    kept: Weights,
+    constants: Weights,
+    x: Tensor,
+    y: Tensor,
+    compiled: bool,
 ) -> Callable[..., Any] | None:
     """The program, or None for a network that cannot be traced."""
     try:
-        return trace(function, trained, kept, constants, x, y)
+        return trace(function, trained, kept, constants, x, y, compiled=compiled)
     except CaptureError:
         return None
 
@@ -96,22 +103,14 @@ def _agrees(
                     value, outputs, *gradients = program(*leaves, inputs, y)
             else:
                 value, outputs, gradients = expected(inputs, y)
-            answers.append([value, outputs, *gradients, *copied(kept).values(), torch.get_rng_state()])
+            numbers = [each.clone() for each in (value, outputs, *gradients, *kept.values())]
+            answers.append([*numbers, torch.get_rng_state()])
             _put_back(kept, before)
     set_random_state(random, x.device)
-    return all(_close(theirs, mine) for theirs, mine in zip(answers[::2], answers[1::2], strict=True))
+    return all(close(theirs, mine) for theirs, mine in zip(answers[::2], answers[1::2], strict=True))
 
 
 def _put_back(kept: Weights, before: Weights) -> None:
     with torch.no_grad():
         for name, value in before.items():
             kept[name].copy_(value)
-
-
-def _close(theirs: list[Tensor], mine: list[Tensor]) -> bool:
-    """Whether the numbers are the same as far as their precision goes, measured by the largest of them."""
-    if any(a.shape != b.shape for a, b in zip(theirs, mine, strict=True)):
-        return False
-    largest = max(float(norm) for norm in foreach.norm([a.double() for a in theirs[:-1]], float("inf")))
-    apart = [float((a.double() - b.double()).abs().max()) for a, b in zip(theirs, mine, strict=True) if a.numel()]
-    return all(difference <= _CLOSE * largest for difference in apart[:-1]) and apart[-1] == 0

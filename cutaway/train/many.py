@@ -27,6 +27,7 @@ from cutaway.train.settings import Settings, make_settings
 from cutaway.train.stacked import Weights, stack, stacked_step, unstack
 from cutaway.train.stacked_update import make_update
 from cutaway.train.state import copied
+from cutaway.train.traced import PAYS
 
 _ALONE = {"accumulate": 1, "precision": "float32", "freeze": (), "rates": {}}  # what the stacked program cannot do
 
@@ -43,7 +44,7 @@ def fit_many(
     lr: float | Sequence[float] | None = None,
     augment: Augment | None = None,
     progress: bool = True,
-    compiled: bool = False,
+    compiled: bool | None = None,
     out: str | os.PathLike[str] | None = None,
     settings: Settings | None = None,
     **changes: Any,
@@ -62,7 +63,8 @@ def fit_many(
         lr: learning rate of all, or one per replicate.
         augment: function `(x, generator) -> x`; it is given some thousand examples of a replicate at once.
         progress: show a bar on the terminal.
-        compiled: compile the program, which needs a C++ compiler and some ten seconds.
+        compiled: write the program in C where there is a compiler and the network's operations are known, which
+            takes about two seconds; None does for runs of many steps on the CPU.
         out: folder for a checkpoint after every epoch; the same call goes on from the one that is there.
         settings: a `Settings`, or None for the defaults.
         changes: any field of `Settings` but those that concern memory or parts of the network
@@ -94,7 +96,8 @@ def fit_many(
     source = make_source(train, chosen.batch_size, seeds[0], where, dtype, chosen.drop_last, chosen.shuffle)
     if not isinstance(source, Arrays):
         raise ArgumentError(f"training data of type {type(train).__name__}: fit_many needs data that lie in memory")
-    job = _prepare(models, source, chosen, seeds, rates, augment, compiled)
+    worth = source.steps * chosen.epochs >= PAYS if compiled is None else compiled
+    job = _prepare(models, source, chosen, seeds, rates, augment, worth)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1 if where.type == "cpu" else threads)  # many small operations: sharing costs more

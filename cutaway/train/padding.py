@@ -45,7 +45,7 @@ def _join_reading(pad: fx.Node) -> None:
         return
     places, count = found
     x: Any = pad.args[0]
-    value = pad.args[2] if len(pad.args) > 2 else 0.0
+    value: Any = pad.args[2] if len(pad.args) > 2 else 0.0
     like = {"dtype": x.meta["val"].dtype, "device": x.meta["val"].device}
     with pad.graph.inserting_before(views[0]):
         image = _call(pad, aten.reshape.default, torch.empty(rows[0], count, **like), x, [rows[0], count])
@@ -100,7 +100,8 @@ def _tensor(node: Any) -> Tensor:
 
 def _constant(node: fx.Node, word: str, value: Tensor) -> fx.Node:
     name = f"_{word}_{node.name}"
-    node.graph.owning_module.register_buffer(name, value)
+    module: Any = node.graph.owning_module
+    module.register_buffer(name, value)
     made = node.graph.get_attr(name)
     made.meta["val"] = value
     return made

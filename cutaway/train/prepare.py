@@ -25,6 +25,7 @@ from cutaway.train.session import Job
 from cutaway.train.settings import Settings
 from cutaway.train.state import Meter, State, copied
 from cutaway.train.threads import operations
+from cutaway.train.traced import PAYS
 
 
 def prepare(
@@ -73,7 +74,8 @@ def prepare(
         if rules is None and adversary is None and chosen.precision == "float32" and chosen.optimizer != "lbfgs":
             work = operations(model, source)
             if work is not None and work <= FEW:
-                step = flat_step(model, loss, named, step)
+                many = (source.steps or 0) * chosen.epochs >= PAYS and chosen.accumulate == 1
+                step = flat_step(model, loss, named, step, compiled=many)
             elif work is not None and work >= MANY:
                 step = channels_last(step, model)
         step = in_pieces(step, chosen.accumulate)

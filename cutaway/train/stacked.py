@@ -97,10 +97,11 @@ def stacked_step(model: nn.Module, loss: Loss, constants: Weights, shared: bool,
         loss: from outputs and targets to one value per example.
         constants: as `stack` gives them.
         shared: whether all replicates see the same examples, `(N, …)`, or each its own, `(R, N, …)`.
-        compiled: compile the program with `torch.compile`, which needs a C++ compiler and some ten seconds.
+        compiled: write the program in C, where that is possible.
 
     Returns:
-        A function `(trained, kept, x, y) -> (loss (R,), outputs (R, N, …), gradients)`.
+        A function `(trained, kept, x, y) -> (loss (R,), outputs (R, N, …), gradients)`; its next call may overwrite the
+        gradients.
 
     Raises:
         ArgumentError: by the step, when the network cannot be vectorised.
