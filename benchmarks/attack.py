@@ -135,7 +135,7 @@ def contenders(one: Subject) -> dict[str, dict[str, Callable[[], Any]]]:
 def add_peers(found: dict[str, dict[str, Callable[[], Any]]], one: Subject) -> None:
     """Put the installed peers beside ours."""
     model, x, y, steps = one.model, one.x, one.y, one.steps
-    torchattacks, foolbox, original = map(library, PEERS)
+    torchattacks, foolbox, original = map(library, ("torchattacks", "foolbox", "pyautoattack"))
     if torchattacks is not None:
         made = {
             "FGSM": torchattacks.FGSM(model, eps=SMALL),
@@ -156,7 +156,8 @@ def add_peers(found: dict[str, dict[str, Callable[[], Any]]], one: Subject) -> N
         found["DeepFool"]["foolbox"] = lambda: fool(wrapped, x, y, epsilons=None)
     if original is not None:
         whole = original.AutoAttack(model, norm="Linf", eps=SMALL, seed=0)
-        whole.apgd.n_iter, whole.apgd.n_restarts, whole.square.n_queries = steps, 1, one.queries
+        shorten(whole.apgd, steps)
+        whole.apgd.n_restarts, whole.square.n_queries = 1, one.queries
         found["APGD"]["original"] = lambda: whole.apgd.perturb(x, y)
         found["Square"]["original"] = lambda: whole.square.perturb(x, y)
 
@@ -242,7 +243,7 @@ def agreement(model: nn.Module, x: Tensor, y: Tensor, bound: float, large: float
         bound: of the short attacks, where robust accuracy lies between 0 and the clean one.
         large: bound of AutoAttack's standard version; left out when None.
     """
-    original = library(PEERS[2])
+    original = library("pyautoattack")
     few = attack.Effort(steps=20, targets=3, queries=200)
     words = f"{bound:.2f}" if bound > 0.1 else f"{255 * bound:.3g}/255"
     if original is not None and large is not None:

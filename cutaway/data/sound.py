@@ -32,10 +32,8 @@ def resample(x: Waves, factor: Float[Tensor, "n"] | float, length: int | None = 
     length = round(x.shape[-1] / float(factor.max())) if length is None else length
     place = torch.arange(length, device=x.device, dtype=x.dtype) * factor[:, None]  # (N, L) samples of x
     first, cutoff = place.floor(), (1 / factor).clamp(max=1)[:, None]  # of half the sampling rate
-    y, reach = (
-        torch.zeros(*x.shape[:-1], length, device=x.device, dtype=x.dtype),
-        math.ceil(_LOBES * float(factor.max().clamp(min=1))),
-    )
+    reach = math.ceil(_LOBES * float(factor.max().clamp(min=1)))  # samples to each side
+    y = torch.zeros(*x.shape[:-1], length, device=x.device, dtype=x.dtype)
     for tap in range(1 - reach, reach + 1):
         at = first + tap
         off = (place - at) * cutoff  # (N, L) zero crossings from the centre

@@ -1,4 +1,4 @@
-"""Augmentation: pictures and sounds of each kind, and what each brings when labels are few.
+"""Augmentation: pictures, sounds and texts of each kind, and what each brings when labels are few.
 
 What is known: an augmentation helps where it makes what the test data differ by and keeps the label; where it makes
 something else of the example, as a mirrored digit, it hurts. What is trained with it stands it better.
@@ -9,7 +9,10 @@ classification", 2017.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -41,15 +44,17 @@ SEEN: dict[str, dict[str, dict[str, Any]]] = {  # strong enough to be seen in th
     },
     "text": {"synonyms": {"share": 1.0}, "typos": {"share": 0.5}},
 }  # fmt: skip
-COPIES, SAMPLES, RATE = 8, 4800, 8000  # of every sound; of a sound; a second
+COPIES, SAMPLES, RATE = 8, 4800, 8000  # of every sound and text; of a sound; a second
+SPEAKERS, WORDS = 10, 40  # who are told apart; in a passage
 
 
 def augmentation(
     seeds: int = 8, labels: int = 100, epochs: int = 100, name: str = "digits", photo: str = "", progress: bool = True
 ) -> Result:
-    """Train on few labels with each augmentation, and show each on a photograph and on a sound.
+    """Train on few labels with each augmentation, and show each on a photograph, a sound and a text.
 
-    Spoken digits are trained on too where the folder CUTAWAY_DATA holds `spoken_digits.npz`.
+    Spoken digits and passages of plays, by speaker, are trained on too where the folder CUTAWAY_DATA holds
+    `spoken_digits.npz` and `tinyshakespeare.txt`.
 
     Args:
         seeds: replicates of each row, all on the same labels.
@@ -73,7 +78,7 @@ def augmentation(
         plain = runs if step is None else plain
         moved = test.x if step is None else step(test.x, generator(0, "augmented test"))
         rows.append(_row(name, way, runs) | _under(plain, runs, moved, test.y))
-    rows += _spoken(seeds, labels, epochs, progress)
+    rows += _spoken(seeds, labels, epochs, progress) + _written(seeds, labels, epochs, progress)
     picture = data.read_image(photo, (160, 240))[None] if photo else _sample()
     record = {"seeds": seeds, "labels": labels, "epochs": epochs, "name": name}
     return Result("augmentation", tuple(rows), read(rows), record, draw, {"photo": picture})
@@ -100,7 +105,7 @@ def _under(plain: Any, runs: Any, x: Tensor, y: Tensor) -> dict[str, float]:
 
 
 def _spoken(seeds: int, labels: int, epochs: int, progress: bool) -> list[dict[str, Any]]:
-    """Spoken digits, each with copies made beforehand, as pooled log spectrograms; nothing without the file."""
+    """Spoken digits; nothing without the file."""
     try:
         arrays = read_npz(find("spoken_digits.npz", "It holds audio, offsets, label and is_test."))
     except DataError:
@@ -111,16 +116,66 @@ def _spoken(seeds: int, labels: int, epochs: int, progress: bool) -> list[dict[s
         x[i, : len(piece)] = piece
     y, held = torch.from_numpy(arrays["label"].astype(np.int64)), torch.from_numpy(arrays["is_test"].astype(bool))
     chosen = (~held).nonzero()[:, 0][data.stratified(y[~held], labels, 0)[1]]
-    many, test, rows = x[chosen].repeat(COPIES, 1), _spectra(x[held]), []
-    plain = None
-    for way in track(["nothing", *data.SOUND_AUGMENTATIONS], "training on few sounds", progress):
-        step = (lambda z, _: z) if way == "nothing" else data.augmentation(way, of="sound")
-        made = torch.cat([x[chosen], step(many, generator(0, "copies"))])
-        runs = _trained(_spectra(made), y[chosen].repeat(COPIES + 1), test, y[held], seeds, max(1, epochs // COPIES))
+    few = Few("sound", "spoken digits", x[chosen], y[chosen], x[held], y[held], _spectra)
+    return _with_copies(few, seeds, epochs, progress)
+
+
+def _written(seeds: int, labels: int, epochs: int, progress: bool) -> list[dict[str, Any]]:
+    """Passages of plays, by who speaks them, the last third of each for testing; nothing without the file."""
+    try:
+        whole = find("tinyshakespeare.txt", "It holds speeches under their speakers' names.").read_text("utf-8")
+    except DataError:
+        return []
+    said: dict[str, list[str]] = {}
+    for speech in whole.split("\n\n"):
+        speaker, _, words = speech.partition(":\n")
+        said.setdefault(speaker, []).extend(words.split())
+    most = sorted(said, key=lambda speaker: -len(said[speaker]))[:SPEAKERS]
+    parts: list[tuple[str, int, bool]] = []
+    for number, speaker in enumerate(most):
+        words = said[speaker]
+        texts = [" ".join(words[i : i + WORDS]) for i in range(0, len(words) - WORDS + 1, WORDS)]
+        parts += [(text, number, 3 * i >= 2 * len(texts)) for i, text in enumerate(texts)]
+    y, held = torch.tensor([part[1] for part in parts]), torch.tensor([part[2] for part in parts])
+    chosen = (~held).nonzero()[:, 0][data.stratified(y[~held], labels, 0)[1]]
+    some, others = ([parts[i][0] for i in rows.tolist()] for rows in (chosen, held.nonzero()[:, 0]))
+    return _with_copies(Few("text", "passages", some, y[chosen], others, y[held], _trigrams), seeds, epochs, progress)
+
+
+@dataclass(frozen=True)
+class Few:
+    """Few labelled sounds or texts, those they are tested on, and what makes numbers of them."""
+
+    kind: str
+    name: str
+    x: Any
+    y: Tensor
+    held: Any
+    wanted: Tensor
+    features: Callable[[Any], Tensor]
+
+
+def _with_copies(few: Few, seeds: int, epochs: int, progress: bool) -> list[dict[str, Any]]:
+    """Train with copies of each that are made beforehand."""
+    test, rows, plain = few.features(few.held), [], None
+    for way in track(["nothing", *data.KINDS[few.kind]], f"training on few {few.name}", progress):
+        step = (lambda z, _: z) if way == "nothing" else data.augmentation(way, of=few.kind)
+        made = [few.features(few.x), *(few.features(step(few.x, generator(i, "copies"))) for i in range(COPIES))]
+        passes = max(1, epochs // COPIES)
+        runs = _trained(torch.cat(made), few.y.repeat(COPIES + 1), test, few.wanted, seeds, passes)
         plain = runs if way == "nothing" else plain
-        moved = _spectra(step(x[held], generator(0, "augmented test")))
-        rows.append(_row("spoken digits", way, runs) | _under(plain, runs, moved, y[held]))
+        moved = few.features(step(few.held, generator(0, "augmented test")))
+        rows.append(_row(few.name, way, runs) | _under(plain, runs, moved, few.wanted))
     return rows
+
+
+def _trigrams(texts: list[str], count: int = 1024) -> Tensor:
+    """How often groups of three letters occur, each at a place of its own or shared by chance, `(N, count)`."""
+    found = torch.zeros(len(texts), count)
+    for row, text in zip(found, texts, strict=True):
+        for i in range(len(text) - 2):
+            row[crc32(text[i : i + 3].lower().encode()) % count] += 1
+    return torch.nn.functional.normalize(found.sqrt(), dim=1) * 4
 
 
 def _spectra(x: Tensor, bands: int = 32, times: int = 12) -> Tensor:

@@ -177,7 +177,7 @@ def lecun1989(
     for name in wanted:
         if name not in table:
             raise nearest(name, table, "step")
-    jobs = {}
+    jobs, work = {}, {}
     for source in [data] if isinstance(data, str) else data:
         for name in wanted:
             step = table[name] if passes is None else replace(table[name], passes=passes)
@@ -186,8 +186,9 @@ def lecun1989(
             label = f"{source}-{name}-{step.passes}".replace(" ", "-")
             place = None if out is None else Path(out) / f"{label}.json"
             jobs[label] = partial(_row, source, name, step, seeds, place, progress)
-    longest = sorted(jobs, key=lambda label: -jobs[label].args[2].passes * jobs[label].args[2].digits)
-    found = side_by_side({label: jobs[label] for label in longest}, workers, progress)  # so that workers end together
+            work[label] = step.passes * step.digits
+    longest = sorted(jobs, key=lambda label: -work[label])  # so that workers end together
+    found = side_by_side({label: jobs[label] for label in longest}, workers, progress)
     rows = [found[label] for label in jobs]
     settings = {"data": data, "steps": list(wanted), "seeds": seeds, "passes": passes}
     return Result("lecun1989", tuple(rows), read(rows), settings, draw)

@@ -12,6 +12,7 @@ from cutaway.train.native_source import Source, Unwritten, Value, affine
 aten = torch.ops.aten
 Writer = Callable[[Source, fx.Node], Any]
 TABLE: dict[Any, Writer] = {}
+_LARGE = 8_000_000  # multiplications of one product
 
 # One number of every operand gives one number: the operands are a, b and c.
 _EACH: dict[str, str] = {
@@ -99,6 +100,10 @@ def _product(source: Source, node: fx.Node) -> Value:
     x, y, z = ([*m.stride(), m.storage_offset()] for m in matrices)
     batch, rows, inner = matrices[0].shape
     columns = matrices[1].shape[2]
+    if rows * columns * inner > _LARGE:
+        raise Unwritten(
+            f"a product of {rows}×{inner} and {inner}×{columns} numbers, which torch's library does as quickly"
+        )
     order = [rows, columns, inner, z[1], z[2], x[1], x[2], y[1], y[2]]
     left, right = f"a + {x[3]} + n * {x[0]}", f"b + {y[3]} + n * {y[0]}"
     kernel = "dots" if rows < 4 and x[2] == 1 and y[1] == 1 else "product"

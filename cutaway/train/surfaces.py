@@ -241,7 +241,8 @@ def descend(
     here = _points(start)
     if steps < 1 or noise < 0 or (clip is not None and not clip > 0):
         raise ArgumentError(f"steps={steps}, noise={noise}, clip={clip}: expected steps ≥ 1, noise ≥ 0 and clip > 0")
-    how = {"optimizer": optimizer, "lr": lr or default_rate(optimizer), "steps": steps, "clip": clip, "noise": noise}
+    rate = default_rate(optimizer) if lr is None else lr
+    how = {"optimizer": optimizer, "lr": rate, "steps": steps, "clip": clip, "noise": noise}
     if optimizer == "lbfgs" and here.ndim > 1:  # its steps mix what it is given
         each = [descend(function, one, **{**how, "seed": seed + i}, **settings) for i, one in enumerate(here)]
         path, values = (torch.stack([getattr(one, what) for one in each], 1) for what in ("path", "values"))
