@@ -76,7 +76,9 @@ class _Native:
         self.fresh = self.found[:fresh]
         self.addresses[: self.first] = [start, *(tensor.data_ptr() for tensor in self.kept)]
         self.run = _compile(
-            f"{HEAD}\nvoid run(void **p) {{\n  char *w = p[0];\n  " + "\n  ".join(source.lines) + "\n}\n"
+            f"{HEAD}\nint run(void **p) {{\n  char *w = p[0];\n  int bad = 0;\n  "
+            + "\n  ".join(source.lines)
+            + "\n  return bad;\n}\n"
         )
 
     def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
@@ -84,7 +86,8 @@ class _Native:
         inputs += [draw(*arguments, **told) for draw, arguments, told in self.drawn]
         found = (*(torch.empty(shape, dtype=dtype) for shape, dtype in self.fresh), *self.reused)
         self.addresses[self.first :] = [tensor.data_ptr() for tensor in (*inputs, *found)]
-        self.run(self.addresses)
+        if self.run(self.addresses):
+            raise IndexError("a target or an index lies outside of what it chooses from")
         return found
 
     def _write(self, program: fx.GraphModule, example: tuple[Tensor, ...]) -> tuple[Source, list[tuple[Any, Any]]]:
@@ -142,7 +145,7 @@ def _origin(node: fx.Node) -> fx.Node:
     return node
 
 
-def _compile(text: str) -> Callable[[Any], None]:
+def _compile(text: str) -> Callable[[Any], int]:
     with tempfile.TemporaryDirectory(prefix="cutaway") as folder:  # loaded, it no longer needs its file
         source, library = Path(folder) / "program.c", Path(folder) / "program.so"
         source.write_text(text, "utf-8")
@@ -151,5 +154,5 @@ def _compile(text: str) -> Callable[[Any], None]:
             check=True, capture_output=True, timeout=_SLOWEST,
         )  # fmt: skip
         run = ctypes.CDLL(str(library)).run
-    run.argtypes, run.restype = [ctypes.c_void_p], None
+    run.argtypes, run.restype = [ctypes.c_void_p], ctypes.c_int
     return run

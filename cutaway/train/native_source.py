@@ -19,6 +19,7 @@ HEAD = r"""
 #include <stdint.h>
 #include <string.h>
 #include <tgmath.h>
+#define PLACE(i, n) ({ long at = (i); if (at < 0 || at >= (n)) { bad = 1; at = 0; } at; })
 #define INLINE static inline __attribute__((always_inline))
 #define MATRICES(T, V, WIDE) \
 typedef T V __attribute__((vector_size(32), aligned(sizeof(T)), may_alias)); \
@@ -141,7 +142,12 @@ class Source:
         """Loops that compute every number of the answer from one number of each operand."""
         out = self.new(node)
         like = out.like
+        compares = any(sign in text for sign in ("==", "!=", "<", ">"))
+        if like.dtype == torch.bool and not compares:
+            raise Unwritten(f"{node.target} to truth values")
         values = [self.known[each] for each in operands if isinstance(each, fx.Node)]
+        if "/" in text and not any(value.like.dtype.is_floating_point for value in values):
+            raise Unwritten(f"{node.target} of whole numbers")
         terms, letters, places = {}, iter("abc"), 1
         inner = next((v.like.dtype for v in values if v.like.dtype.is_floating_point), torch.int64)
         for name, each in zip("abc", operands, strict=False):

@@ -13,6 +13,7 @@ aten = torch.ops.aten
 Writer = Callable[[Source, fx.Node], Any]
 TABLE: dict[Any, Writer] = {}
 _LARGE = 8_000_000  # multiplications of one product
+_LONG = 1 << 14  # numbers of a row: 16 of them lie on the stack
 
 # One number of every operand gives one number: the operands are a, b and c.
 _EACH: dict[str, str] = {
@@ -100,7 +101,7 @@ def _product(source: Source, node: fx.Node) -> Value:
     x, y, z = ([*m.stride(), m.storage_offset()] for m in matrices)
     batch, rows, inner = matrices[0].shape
     columns = matrices[1].shape[2]
-    if rows * columns * inner > _LARGE:
+    if rows * columns * inner > _LARGE or inner > _LONG:
         raise Unwritten(
             f"a product of {rows}×{inner} and {inner}×{columns} numbers, which torch's library does as quickly"
         )
@@ -215,7 +216,7 @@ def _walk(source: Source, node: fx.Node, out: Value, value: Value, text: str, ro
     if found is None:
         nest = f"for (long n = 0; n < {before}; n++) for (long i = 0; i < {count}; i++) "
         nest += f"for (long j = 0; j < {inner}; j++) "
-        there = f"(n * {size} + b[i]) * {inner} + j"
+        there = f"(n * {size} + PLACE(b[i], {size})) * {inner} + j"
         source.block(out, [value, index], nest + text.format(f"(n * {count} + i) * {inner} + j", there))
         return
     start, sizes, strides = found
@@ -238,12 +239,14 @@ def _rows(source: Source, node: fx.Node) -> Value:
         raise Unwritten(f"index with {len(indices)} tensors")
     value, index = source.contiguous(source.value(node.args[0])), source.contiguous(source.value(indices[0]))
     out = source.new(node)
-    count, inner = index.like.numel(), value.like[0].numel()
+    count, size, inner = index.like.numel(), len(value.like), value.like[0].numel()
+    if index.like.dtype == torch.bool:
+        raise Unwritten("index with truth values")
     source.block(
         out,
         [value, index],
-        f"for (long i = 0; i < {count}; i++) for (long j = 0; j < {inner}; j++) "
-        f"o[i * {inner} + j] = a[b[i] * {inner} + j];",
+        f"for (long i = 0; i < {count}; i++) {{ long k = PLACE(b[i] < 0 ? b[i] + {size} : b[i], {size}); "
+        f"for (long j = 0; j < {inner}; j++) o[i * {inner} + j] = a[k * {inner} + j]; }}",
     )
     return out
 
@@ -254,8 +257,9 @@ def _gathered(source: Source, node: fx.Node) -> Value:
     out = source.new(node)
     strides = list(value.like.stride())
     step, strides[dim] = strides[dim], 0  # pyright: ignore
+    size = value.like.shape[dim]  # pyright: ignore
     moved = value.like.as_strided(out.like.shape, strides, 0)
-    text = f"o[{{0}}] = a[{{1}} + b[{{2}}] * {step}];"
+    text = f"o[{{0}}] = a[{{1}} + PLACE(b[{{2}}], {size}) * {step}];"
     source.block(out, [value, index], source.loops(out.like.shape, text, out.like, moved, index.like))
     return out
 
@@ -331,7 +335,7 @@ def _negative_log_likelihood(source: Source, node: fx.Node) -> tuple[Value, Valu
     out, count = source.new(node.meta["val"][0]), source.new(node.meta["val"][1])
     source.fill(count, 0)  # what torch says where nothing is averaged
     rows, classes = values.like.shape
-    text = f"o[i] = b[i] == {ignored} ? 0 : -a[i * {classes} + b[i]];"
+    text = f"o[i] = b[i] == {ignored} ? 0 : -a[i * {classes} + PLACE(b[i], {classes})];"
     source.block(out, [values, targets], f"for (long i = 0; i < {rows}; i++) {text}")
     return out, count
 
@@ -344,7 +348,7 @@ def _negative_log_likelihood_back(source: Source, node: fx.Node) -> Value:
     out = source.new(node)
     source.fill(out, 0)
     rows, classes = values.like.shape
-    text = f"if (b[i] != {ignored}) o[i * {classes} + b[i]] = -a[i];"
+    text = f"if (b[i] != {ignored}) o[i * {classes} + PLACE(b[i], {classes})] = -a[i];"
     source.block(out, [slopes, targets], f"for (long i = 0; i < {rows}; i++) {text}")
     return out
 

@@ -89,7 +89,7 @@ def test_every_row_of_the_table_is_tried() -> None:
 
     def whole(x: Tensor) -> tuple[Tensor, ...]:
         weight = x[:3].t()
-        value, pull = torch.func.vjp(lambda w: nll((x @ w).tanh().sigmoid().relu(), y).mean(), weight)
+        value, pull = torch.func.vjp(lambda w: nll((x @ w).tanh().sigmoid().relu(), y).mean(), weight)  # pyright: ignore[reportAssignmentType]
         return value, *pull(torch.ones_like(value))
 
     tried |= {str(node.target) for node in make_fx(whole)(x).graph.nodes}
@@ -133,6 +133,25 @@ def test_what_is_drawn_is_torchs() -> None:
 def test_what_cannot_be_written_is_left_to_torch(function: Callable[[Tensor], tuple[Tensor]]) -> None:
     x = drawn(4)
     assert native(clean(make_fx(function)(x.clone())), (x,)) is None
+
+
+@needs_compiler
+def test_an_index_out_of_range_is_refused_and_a_negative_one_counts_from_the_end() -> None:
+    a = drawn(5, 6)
+    for function in (lambda a, i: (a[i],), lambda a, i: (a.gather(0, i[None]),), lambda a, i: (nll(a[:4], i),)):
+        program = native(clean(make_fx(function)(a, INDEX)), (a, INDEX))
+        assert program is not None
+        torch.testing.assert_close(program(a, INDEX), function(a, INDEX))
+        with pytest.raises(IndexError, match="outside"):
+            program(a, INDEX + 5)
+    program = native(clean(make_fx(lambda a, i: (a[i],))(a, INDEX)), (a, INDEX))
+    assert program is not None
+    torch.testing.assert_close(program(a, -1 - INDEX)[0], a[-1 - INDEX])
+
+
+@needs_compiler
+def test_whole_numbers_are_not_divided() -> None:
+    assert native(clean(make_fx(lambda i: (i / 2,))(INDEX)), (INDEX,)) is None
 
 
 def test_without_a_compiler_torch_runs_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
