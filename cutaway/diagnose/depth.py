@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from cutaway import graph as G
 from cutaway.diagnose import picture
 from cutaway.diagnose.layers import Layer, layers
-from cutaway.diagnose.loss import Loss, adjoint_of_outputs, repeatable
+from cutaway.diagnose.loss import Loss, adjoint_of_outputs
 from cutaway.diagnose.singular import Singular, singular
 from cutaway.diagnose.units import example_norm, precise
 from cutaway.diagnose.verdict import HEALTHY, Finding, called, judge, summary
 from cutaway.errors import ArgumentError
 from cutaway.graph.walks import pullback
 from cutaway.progress import track
+from cutaway.rng import seeded
 from cutaway.saving import save_json
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def depth(
         raise ArgumentError("the model has no layers with weights or activations to look at")
     weights = list(dict.fromkeys(weight for layer in found for weight in layer.weights))
     wanted = [*dict.fromkeys([*(layer.node for layer in found), *weights])]
-    with repeatable(seed):
+    with seeded(seed, "dropout"):
         _, adjoints = graph.gradient(of="output", wrt=wanted).evaluate(x, seed=adjoint_of_outputs(y, loss, seed))
     norms = [example_norm(adjoints[layer.node], len(x)) for layer in found]
     jacobians = _jacobians(graph, found, x[:examples], exact, iterations, seed, progress) if examples else {}

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from cutaway import graph as G
 from cutaway.diagnose import picture
 from cutaway.diagnose.layers import Layer, layers
-from cutaway.diagnose.loss import Loss, adjoint_of_outputs, repeatable
+from cutaway.diagnose.loss import Loss, adjoint_of_outputs
 from cutaway.diagnose.units import dead_share, example_norm, root_mean_square, saturated_share
 from cutaway.diagnose.verdict import Finding, called, judge, summary
 from cutaway.errors import ArgumentError
+from cutaway.rng import seeded
 from cutaway.saving import save_json
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def histograms(
         raise ArgumentError("the model has no layers with weights or activations to look at")
     nodes = [layer.node for layer in found]
     program = graph.gradient(of="output", wrt=nodes, values=nodes)
-    with repeatable(seed):
+    with seeded(seed, "dropout"):
         values, adjoints = program.evaluate(x, seed=adjoint_of_outputs(y, loss, seed))
     edges = _edges([values[node] for node in nodes], bins) if like is None else _same_edges(like, found)
     norms = [example_norm(adjoints[node], len(x)) for node in nodes]

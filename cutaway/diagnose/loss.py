@@ -1,7 +1,6 @@
 """What is differentiated when a network is diagnosed: a loss, or a random direction of the outputs."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -57,19 +56,6 @@ def adjoint_of_outputs(y: Tensor | None, loss: Loss, seed: int) -> Callable[[Flo
         return torch.func.grad(lambda z: function(z, y))(outputs)
 
     return adjoint
-
-
-@contextmanager
-def repeatable(seed: int) -> Iterator[None]:
-    """Fix the random numbers that dropout draws inside, and put the global generators back afterwards.
-
-    >>> with repeatable(0): first = torch.rand(2)
-    >>> with repeatable(0): bool((torch.rand(2) == first).all())
-    True
-    """
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(rng.derive(seed, "dropout"))
-        yield
 
 
 def _direction(outputs: Tensor, seed: int) -> Tensor:

@@ -33,6 +33,7 @@ from cutaway.data import Dataset, augmentation, load
 from cutaway.errors import nearest
 from cutaway.experiments.result import Result, axes_of
 from cutaway.experiments.workers import side_by_side
+from cutaway.rng import seeded
 from cutaway.train import Run, fit
 from cutaway.train.adversaries import FGSM, PGD, TRADES, Fast, Free, Noise
 from cutaway.train.adversary import Adversary
@@ -60,8 +61,7 @@ def mnist_network(seed: int = 0, widths: tuple[int, int, int] = (24, 48, 128)) -
     torch.Size([2, 10])
     """
     a, b, c = widths
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         thresholds = nn.Conv2d(1, 2, 1)
         with torch.no_grad():
             thresholds.weight.fill_(2.5)
@@ -76,8 +76,7 @@ def mnist_network(seed: int = 0, widths: tuple[int, int, int] = (24, 48, 128)) -
 
 def cifar_network(seed: int = 0, depth: int = 8) -> nn.Module:
     """A small ResNet that standardises its images itself."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return nets.normalized(nets.resnet_cifar(depth), (0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
 
 

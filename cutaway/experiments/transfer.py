@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from cutaway import nets
 from cutaway.data import Dataset, load, stratified
 from cutaway.data.files import find
 from cutaway.experiments.result import Result, axes_of, measured, tested
+from cutaway.rng import seeded
 from cutaway.train import fit, predict, spread
 
 WAYS = ("from scratch", "head only", "fine-tuned")
@@ -29,8 +29,7 @@ def make(classes: int, weights: Path | None, seed: int) -> nn.Module:
     network: Any = nets.make("squeezenet1_0", seed=seed, classes=1000)
     if weights is not None:
         nets.put(network, nets.read(weights), str(weights))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network.classifier[1] = nn.Conv2d(512, classes, 1)
         network.classifier[2] = nn.Identity()  # logits may be negative
         nn.init.normal_(network.classifier[1].weight, 0, 0.01)

@@ -1,8 +1,7 @@
 """Dropout as an ensemble: predictions of many networks that a network with dropout holds."""
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from cutaway.errors import ArgumentError, NonFiniteError
 from cutaway.nets.modes import evaluating
 from cutaway.progress import bar
-from cutaway.rng import derive
+from cutaway.rng import seeded
 from cutaway.saving import save, save_arrays
 
 if TYPE_CHECKING:
@@ -160,7 +159,7 @@ def _moments(
     """Of a batch's probabilities: mean (N, K), sum of squared deviations from it (N, K), mean of entropies (N,)."""
     mean = squares = inner = torch.zeros((), dtype=torch.float64, device=x.device)
     for count in range(1, samples + 1):
-        with _seeded(x.device, derive(seed, "dropout", start, count)), _DropoutOn() as mode:
+        with seeded(seed, "dropout", start, count), _DropoutOn() as mode:
             logits = model(x[start:stop])
         _check(model, logits, mode.dropped, start, min(stop, len(x)))
         p = logits.double().softmax(1)  # (N, K)
@@ -189,13 +188,3 @@ def _check(model: nn.Module, logits: Any, dropped: int, start: int, stop: int) -
     if not logits.isfinite().all():
         bad = start + int((~logits.isfinite().all(1)).nonzero()[0])
         raise NonFiniteError(f"{name} answers input {bad} with NaN or infinite logits; check it and its weights")
-
-
-@contextmanager
-def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Start torch's global generators of the processor and the device from a seed; their states come back."""
-    numbers = [device.index] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=numbers):
-        for generator in (torch.default_generator, *(torch.cuda.default_generators[number] for number in numbers)):
-            generator.manual_seed(seed)
-        yield

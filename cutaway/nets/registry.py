@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 from cutaway.errors import ArgumentError, nearest
@@ -30,6 +29,7 @@ from cutaway.nets.resnet_cifar import (
 )
 from cutaway.nets.squeezenet import squeezenet1_0, squeezenet1_1
 from cutaway.nets.vgg import vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn
+from cutaway.rng import seeded
 
 NAMES: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
@@ -95,6 +95,5 @@ def make(name: str, *sizes: int, seed: int | None = None, **settings: Any) -> nn
         raise ArgumentError(f"{name}({given}): {error}; it takes {inspect.signature(constructor)}") from None
     if seed is None:
         return constructor(*sizes, **settings)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         return constructor(*sizes, **settings)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cutaway.errors import ArgumentError
-from cutaway.rng import derive
+from cutaway.rng import seeded
 from cutaway.train.batches import Augment, make_source
 from cutaway.train.loop import fit
 from cutaway.train.measure import placement, predict
@@ -155,8 +155,7 @@ def pretrain(
     source = make_source((x, torch.zeros(len(x))), 1, 0, where, dtype)
     with torch.no_grad():
         features = encoder(source.x[:2]).flatten(1).shape[1]  # pyright: ignore[reportAttributeAccessIssue]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "projection"))
+    with seeded(seed, "projection"):
         head = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, width)).to(where, dtype)
 
     def views(batch: Tensor, draw: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cutaway.errors import ArgumentError, NonFiniteError
 from cutaway.intervals import wilson_interval
 from cutaway.progress import bar
+from cutaway.rng import seeded
 from cutaway.train.batches import Arrays, Augment, make_source
 from cutaway.train.checkpoint import save_checkpoint
 from cutaway.train.interrupt import interruptible
@@ -121,8 +122,7 @@ def _models(make_model: MakeModel | Sequence[nn.Module], seeds: tuple[int, ...])
         return list(make_model)
     made = []
     for seed in seeds:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             made.append(make_model(seed))
     return made
 

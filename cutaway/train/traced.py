@@ -14,7 +14,6 @@ from cutaway.train import foreach
 from cutaway.train.bilinear import SmallConvolutions
 from cutaway.train.cleaning import clean
 from cutaway.train.native import native
-from cutaway.train.padding import join_padding
 from cutaway.train.state import random_state, set_random_state
 
 Weights = dict[str, Tensor]
@@ -102,7 +101,6 @@ def close(theirs: list[Tensor], mine: list[Tensor]) -> bool:
 
 def _script(program: fx.GraphModule, example: tuple[Tensor, ...]) -> Callable[..., Any]:
     """Let TorchScript run a flat program: a third of Python's time for each of its hundred small operations."""
-    join_padding(program)
     program.graph.set_codegen(CodeGen())  # plain arguments and a plain tuple
     program.recompile()
     before = random_state(example[0].device)
