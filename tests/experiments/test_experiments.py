@@ -170,3 +170,12 @@ def test_command_lists_runs_and_refuses(tmp_path: Path) -> None:
     assert done.exit_code == 0 and (folder / "rows.csv").read_text().count("alexnet") == 1
     assert runner.invoke(app, ["experiment", "lecun1998"]).exit_code == 2
     assert runner.invoke(app, ["experiment", "optimizers", "--set", "seed=3"]).exit_code == 2
+
+
+@needs_data
+@pytest.mark.slow  # half a minute
+def test_the_rebuilt_network_of_1989_comes_near_what_is_published() -> None:
+    (row,) = lecun1989("mnist", "rebuilt", seeds=4, progress=False).rows
+    assert row["n"] == 4 and row["published"] == 4.09
+    assert abs(row["test error %"] - 4.09) < 0.9, row  # 95 % interval of one run on 2,007 digits
+    assert row["train error %"] < 2
