@@ -56,8 +56,8 @@ WORKLOADS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int]] 
     "LeNet-5, batch 1": (lambda: ct.nets.make("lenet5", seed=0), (1, 32, 32), 1, 200),
     "MLP 784-128-10, batch 32": (lambda: ct.nets.make("mlp", 784, 128, 10, seed=0), (784,), 32, 200),
     "LeNet-5, batch 128": (lambda: ct.nets.make("lenet5", seed=0), (1, 32, 32), 128, 15),
-    "CIFAR ResNet-20, batch 128": (lambda: ct.nets.make("resnet20_cifar", seed=0), (3, 32, 32), 128, 1),
-    "ResNet-18, batch 64": (lambda: ct.nets.make("resnet18", seed=0), (3, 64, 64), 64, 1),
+    "CIFAR ResNet-20, batch 128": (lambda: ct.nets.make("resnet20_cifar", seed=0), (3, 32, 32), 128, 4),
+    "ResNet-18, batch 64": (lambda: ct.nets.make("resnet18", seed=0), (3, 64, 64), 64, 4),
 }
 LONG = 200  # steps in an epoch of those whose training is also measured when it is long enough to compile the step
 PEERS = ("LeNet-5, batch 1", "MLP 784-128-10, batch 32")  # the workloads that the other libraries train too

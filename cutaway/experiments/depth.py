@@ -58,7 +58,8 @@ def depth(
     whole, _, test = load("cifar10")
     train = whole if full else whole[:examples]
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    settings: dict[str, Any] = {"epochs": 182 if full else epochs, "batch_size": 128 if full else 32, "lr": 0.1}
+    settings: dict[str, Any] = {"epochs": 182 if full else epochs, "batch_size": 128 if full else 32}
+    settings["lr"] = 0.1 * settings["batch_size"] / 128  # the published rate is for 128 images
     settings |= {
         "optimizer": "momentum",
         "weight_decay": 1e-4,
